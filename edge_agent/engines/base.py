@@ -1,0 +1,176 @@
+"""The seam: what a runtime must do to be an engine of Edge Agent.
+
+A new chip is one class with these methods, a line in `ENGINES` and a run of the conformance suite
+(`tests/agent/engines/contract.py`). Engines may be used from one event loop only, and block it never.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol, Self
+
+FinishReason = Literal["stop", "length"]
+
+ENGINES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "echo": "edge_agent.engines.echo:EchoEngine",
+        "openvino": "edge_agent.engines.openvino:OpenVinoEngine",
+    }
+)
+"""Engines by name. They are loaded when chosen: importing this module loads none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a prompt. Only control text may contain special tokens; other text is read as written."""
+
+    text: str
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the engine reads. A plain stretch between two special tokens is tokenised in one piece, whatever segments
+    it is made of, so that the result equals the model's own template on harmless text."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the written text must match: exactly one of a JSON schema (as JSON text, `$ref` resolved inside it) or a
+    regular expression. Engines with `constrained` obey it token by token."""
+
+    json_schema: str | None = None
+    regex: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the engine writes. None means the model's default; what a runtime cannot set is named in its
+    `Capabilities.ignores`, and the answer says so."""
+
+    max_tokens: int
+    temperature: float | None = None
+    """0 is greedy."""
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logprobs: int = 0
+    """How many alternatives to report with every token; 0 for none."""
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens read, how many of those were already resident, tokens written."""
+
+    prompt: int
+    cached: int = 0
+    completion: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A step of an answer. Text never ends inside a character. The first piece of every run has `read` set and the
+    prompt counted in `usage`; the last one has `finish` and the whole `usage`."""
+
+    text: str = ""
+    tokens: int = 0
+    """Tokens written since the piece before, special ones included."""
+    read: int | None = None
+    """While reading: prompt tokens done so far, out of `usage.prompt`."""
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    logprobs: tuple[Mapping[str, Any], ...] = ()
+    """OpenAI's logprobs content items, one per token, if asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a runtime can do with this model; known once it is loaded."""
+
+    context: int
+    """Prompt and answer together, in tokens."""
+    parallel: int = 1
+    """Turns it can interleave."""
+    constrained: bool = False
+    scores: bool = False
+    logprobs: bool = False
+    prefix_cache: bool = False
+    ignores: frozenset[str] = frozenset()
+    """Fields of `Sampling` the runtime cannot set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the loaded model speaks, as far as its files tell. `template` is Jinja source, as in tokenizer_config.json."""
+
+    template: str | None = None
+    specials: tuple[str, ...] = ()
+    """Every token that text must never become, as it is written."""
+    bos: str = ""
+    eos: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the engine lives, in words for an operator, and the memory it holds in bytes."""
+
+    ok: bool
+    detail: str = ""
+    memory: int = 0
+    running: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A runtime with a model resident.
+
+    Built as `Engine(options)` where options is the mapping `engine.options` of the configuration, checked by the engine
+    itself. Raises `errors.EngineFailed` for a runtime that died or refused to load, `errors.ContextOverflow` for a
+    prompt that does not fit (before anything runs), `errors.Unsupported` for what `capabilities` denies.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+    @property
+    def dialect(self) -> Dialect: ...
+
+    async def __aenter__(self) -> Self:
+        """Load, answer one token, and only then return: ready means ready."""
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Free the device; running turns end with `EngineFailed`."""
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Read, then write. Closing the generator stops the device: within a token while writing, within a block while
+        reading; when `aclose` returns, the device is idle again as far as this turn goes."""
+
+    async def prepare(self, prompt: Prompt) -> Usage:
+        """Make the prompt resident for later turns that begin with it. Cancelling stops it within a block."""
+
+    async def score(self, prompt: Prompt, choices: Sequence[str]) -> list[float]:
+        """The natural logarithm of the probability of each choice, written in full, after the prompt."""
+
+    async def count(self, prompt: Prompt) -> int:
+        """The prompt's length in tokens."""
+
+    async def health(self) -> Health: ...
+
+
+def load(name: str) -> type[Engine]:
+    """The engine class called `name`, or the one at an import string `package.module:Class`."""
+    module, _, attribute = ENGINES.get(name, name).partition(":")
+    engine: type[Engine] = getattr(importlib.import_module(module), attribute)
+    return engine
