@@ -12,6 +12,24 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, Self
 
+from edge_agent.chat.prompt import Constraint, Dialect, Prompt, Segment
+
+__all__ = [
+    "ENGINES",
+    "Capabilities",
+    "Constraint",
+    "Dialect",
+    "Engine",
+    "FinishReason",
+    "Health",
+    "Piece",
+    "Prompt",
+    "Sampling",
+    "Segment",
+    "Usage",
+    "load",
+]
+
 FinishReason = Literal["stop", "length"]
 
 ENGINES: Final[Mapping[str, str]] = MappingProxyType(
@@ -21,35 +39,6 @@ ENGINES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Engines by name. They are loaded when chosen: importing this module loads none of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of a prompt. Only control text may contain special tokens; other text is read as written."""
-
-    text: str
-    control: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What the engine reads. A plain stretch between two special tokens is tokenised in one piece, whatever segments
-    it is made of, so that the result equals the model's own template on harmless text."""
-
-    segments: tuple[Segment, ...]
-
-    @property
-    def text(self) -> str:
-        return "".join(segment.text for segment in self.segments)
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """What the written text must match: exactly one of a JSON schema (as JSON text, `$ref` resolved inside it) or a
-    regular expression. Engines with `constrained` obey it token by token."""
-
-    json_schema: str | None = None
-    regex: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +99,6 @@ class Capabilities:
     prefix_cache: bool = False
     ignores: frozenset[str] = frozenset()
     """Fields of `Sampling` the runtime cannot set."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How the loaded model speaks, as far as its files tell. `template` is Jinja source, as in tokenizer_config.json."""
-
-    template: str | None = None
-    specials: tuple[str, ...] = ()
-    """Every token that text must never become, as it is written."""
-    bos: str = ""
-    eos: str = ""
 
 
 @dataclass(frozen=True, slots=True)

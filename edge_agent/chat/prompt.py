@@ -1,0 +1,45 @@
+"""What passes between the text room and an engine: prompts, constraints and how a model speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a prompt. Only control text may contain special tokens; other text is read as written."""
+
+    text: str
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the engine reads. A plain stretch between two special tokens is tokenised in one piece, whatever segments
+    it is made of, so that the result equals the model's own template on harmless text."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the written text must match: exactly one of a JSON schema (as JSON text, `$ref` resolved inside it) or a
+    regular expression. Engines with `constrained` obey it token by token."""
+
+    json_schema: str | None = None
+    regex: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the loaded model speaks, as far as its files tell. `template` is Jinja source, as in tokenizer_config.json."""
+
+    template: str | None = None
+    specials: tuple[str, ...] = ()
+    """Every token that text must never become, as it is written."""
+    bos: str = ""
+    eos: str = ""
