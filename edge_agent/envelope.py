@@ -30,8 +30,11 @@ def _one_of(names: tuple[str, ...]) -> tuple[str, Callable[[Any], bool]]:
     return " ".join(f"`{name}`" for name in names), lambda value: isinstance(value, str) and value in names
 
 
-def _between(low: float, high: float, kind: type | tuple[type, ...] = int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+def _between(low: float, high: float, kind: Any = int) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool) and bool(low <= value <= high)
+
+    return check
 
 
 _BOOL: Final = ("true or false", lambda value: isinstance(value, bool))
@@ -100,7 +103,7 @@ def is_plain(payload: bytes) -> bool:
 def decode_request(payload: bytes, limit: int) -> Request:
     """Read a request of at most `limit` bytes; raises `WireError` (bad_json, too_large, invalid_request, …)."""
     if len(payload) > limit:
-        raise WireError("too_large", f"{len(payload)} bytes; this node takes {limit}", details={"limit": limit})
+        raise WireError("too_large", f"{len(payload)} bytes; this node takes {limit}", limit=limit)
     if not is_plain(payload):
         body = loads(payload)
         return Request(body, decode_edge(body.pop("edge", None)))
@@ -123,7 +126,8 @@ def decode_edge(value: Any) -> Edge:
     for name, item in given.items():
         if not _EDGE[name].metadata["check"](item):
             raise _refusal(name, item)
-    return Edge(**{name: tuple(item) if isinstance(item, list) else item for name, item in given.items()})
+    checked: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
+    return Edge(**checked)
 
 
 def _refusal(name: str, item: Any) -> WireError:
@@ -132,8 +136,8 @@ def _refusal(name: str, item: Any) -> WireError:
             "unsupported_version",
             f"v {item} is not spoken here",
             param="edge.v",
-            details={"supported": [*range(MIN_PROTOCOL, PROTOCOL + 1)]},
+            supported=[*range(MIN_PROTOCOL, PROTOCOL + 1)],
         )
     if name == "op" and isinstance(item, str):
-        return WireError("unsupported", f"unknown op {item[:64]!r}", param="edge.op", details={"supported": list(OPS)})
+        return WireError("unsupported", f"unknown op {item[:64]!r}", param="edge.op", supported=list(OPS))
     return WireError("invalid_request", f"must be {_EDGE[name].metadata['allowed']}", param=f"edge.{name}")

@@ -1,16 +1,16 @@
 """The errors of Edge Agent, one tree, by remedy.
 
-    WireError                    what a client is told, with a code of the wire (wire.py)
-    ├── RequestRefused           the client must change the request
-    ├── ContextOverflow          … make the prompt shorter: says by how many tokens
-    ├── Unsupported              … ask another engine: this one cannot
-    └── EngineFailed             … try again: the engine died, stalled or is not up
-        └── EngineStalled        it still runs but neither reads nor writes
-    OperatorError                the person at the host must act; printed as one line
-    ├── ConfigError              … correct the configuration: names file, path and what is allowed
-    ├── BrokerError              … look at the broker, its address or its credentials
-    ├── NodeNameTaken            … give one of two agents another node name
-    └── ModelError               … fetch the model again, or free some disk
+WireError                    what a client is told, with a code of the wire (wire.py)
+├── RequestRefused           the client must change the request
+├── ContextOverflow          … make the prompt shorter: says by how many tokens
+├── Unsupported              … ask another engine: this one cannot
+└── EngineFailed             … try again: the engine died, stalled or is not up
+    └── EngineStalled        it still runs but neither reads nor writes
+OperatorError                the person at the host must act; printed as one line
+├── ConfigError              … correct the configuration: names file, path and what is allowed
+├── BrokerError              … look at the broker, its address or its credentials
+├── NodeNameTaken            … give one of two agents another node name
+└── ModelError               … fetch the model again, or free some disk
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class ContextOverflow(WireError):
             "context_overflow",
             f"the prompt has {prompt_tokens} tokens and at most {limit} fit: {over} over",
             param="messages",
-            details={"prompt_tokens": prompt_tokens, "limit_tokens": limit, "tokens_over": over},
+            prompt_tokens=prompt_tokens,
+            limit_tokens=limit,
+            tokens_over=over,
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit

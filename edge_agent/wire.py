@@ -13,9 +13,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, TypeVar
 
 PROTOCOL: Final = 1
 MIN_PROTOCOL: Final = 1
@@ -32,9 +32,6 @@ KINDS: Final = ("accepted", "queued", "progress", "chunk", "final", "error")
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-
-
-# Codes ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +76,14 @@ class WireError(Exception):
     """A refusal or failure in the words of the wire: raised by decoders, published by doors, raised by clients."""
 
     def __init__(
-        self,
-        code: str,
-        message: str,
-        *,
-        param: str | None = None,
-        retry_after_s: float | None = None,
-        details: Mapping[str, Any] = _EMPTY,
+        self, code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None, **details: Any
     ) -> None:
         super().__init__(message)
         self.code = CODES[code]
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
-        self.details = dict(details)
+        self.details = details
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
@@ -114,22 +105,14 @@ class WireError(Exception):
         name, message, param = error.get("code"), str(error.get("message", "")), error.get("param")
         if not isinstance(name, str) or name not in CODES:
             name, message = "internal", f"{name}: {message}"
-        retry = body.get("retry_after_s")
-        details = {k: v for k, v in error.items() if k not in ("message", "type", "code", "param")}
-        return cls(
-            name,
-            message,
-            param=param if isinstance(param, str) else None,
-            retry_after_s=retry if _is_number(retry) else None,
-            details=details,
-        )
+        failure = cls(name, message, param=param if isinstance(param, str) else None)
+        failure.retry_after_s = retry if _is_number(retry := body.get("retry_after_s")) else None
+        failure.details = {key: error[key] for key in error.keys() - {"message", "type", "code", "param"}}
+        return failure
 
     def text(self) -> str:
         """The one line a text client gets."""
         return f"error: {self.code.name}: {' '.join(self.message.split())}"
-
-
-# Topics --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,57 +132,40 @@ def is_segment(text: str) -> bool:
 
 
 class Topics:
-    """The topics below one root, written and read."""
+    """The topics below one root, written and read. `+` as a segment makes a filter of any of them."""
 
     def __init__(self, root: str = DEFAULT_ROOT) -> None:
-        if not all(is_segment(part) for part in root.split("/")):
-            raise WireError("invalid_request", f"the topic root {root!r} must match {_SEGMENT.pattern}", param="root")
-        self.root = root
+        if not all(map(is_segment, root.split("/"))):
+            raise WireError("invalid_request", f"{root!r}: every level must match {_SEGMENT.pattern}", param="root")
         self.base = f"{root}/{VERSION}"
 
     def request(self, target: str, client: str, rid: str) -> str:
-        return self._join("req", target, client, rid)
+        return self._join(self.base, "req", target, client, rid)
 
     def cancel(self, client: str, rid: str) -> str:
-        return self._join("cancel", client, rid)
+        return self._join(self.base, "cancel", client, rid)
 
     def admin(self, node: str, client: str, rid: str) -> str:
-        return self._join("admin", node, client, rid)
+        return self._join(self.base, "admin", node, client, rid)
 
     def out(self, client: str) -> str:
-        return self._join("out", client)
+        return self._join(self.base, "out", client)
 
     def presence(self, node: str, kind: str) -> str:
-        """The retained topic of a node's `status`, `info` or `state`."""
-        return self._join("node", node, kind)
-
-    def requests_to(self, target: str) -> str:
-        """The filter for every request to a node or to the pool."""
-        return f"{self.base}/req/{target}/+/+"
+        """Return the retained topic of a node's `status`, `info` or `state`."""
+        return self._join(self.base, "node", node, kind)
 
     def shared(self, group: str = DEFAULT_ROOT) -> str:
-        """The shared subscription of the pool."""
-        return f"$share/{group}/{self.requests_to(POOL)}"
-
-    def cancels(self) -> str:
-        return f"{self.base}/cancel/+/+"
-
-    def admins_of(self, node: str) -> str:
-        return f"{self.base}/admin/{node}/+/+"
-
-    def presences(self) -> str:
-        return f"{self.base}/node/+/+"
+        """The filter by which the members of a pool share its requests."""
+        return f"$share/{group}/{self.request(POOL, '+', '+')}"
 
     def parse(self, topic: str) -> Address:
         """Read a topic; raises `WireError` when it is none of ours."""
-        prefix, sep, rest = topic.partition(f"{self.base}/")
-        parts = rest.split("/") if sep and not prefix else [""]
-        if all(is_segment(part) for part in parts):
+        parts = topic.removeprefix(f"{self.base}/").split("/") if topic.startswith(f"{self.base}/") else [""]
+        if all(map(is_segment, parts)):
             match parts:
-                case ["req", target, client, rid]:
-                    return Address("req", target, client, rid)
-                case ["admin", node, client, rid]:
-                    return Address("admin", node, client, rid)
+                case [("req" | "admin") as kind, node, client, rid]:
+                    return Address(kind, node, client, rid)
                 case ["cancel", client, rid]:
                     return Address("cancel", client=client, rid=rid)
                 case ["out", client]:
@@ -208,14 +174,12 @@ class Topics:
                     return Address(kind, node)
         raise WireError("invalid_request", f"not a topic of {self.base}", param="topic")
 
-    def _join(self, *segments: str) -> str:
+    @staticmethod
+    def _join(base: str, *segments: str) -> str:
         for segment in segments:
-            if not is_segment(segment):
+            if segment != "+" and not is_segment(segment):
                 raise WireError("invalid_request", f"{segment!r} does not match {_SEGMENT.pattern}", param="topic")
-        return "/".join((self.base, *segments))
-
-
-# JSON ----------------------------------------------------------------------------------------------------------------
+        return "/".join((base, *segments))
 
 
 def dumps(value: Any) -> bytes:
@@ -236,10 +200,8 @@ def loads(payload: bytes) -> dict[str, Any]:
         shallow = _depth_within(value, MAX_DEPTH)
     except RecursionError:
         shallow = False
-    except UnicodeError as error:
-        raise WireError("bad_json", f"not UTF-8: {error.reason} at position {error.start}") from error
-    except ValueError as error:
-        raise WireError("bad_json", f"not JSON: {error}") from error
+    except ValueError as error:  # JSON, UTF-8 and surrogate errors alike
+        raise WireError("bad_json", f"not JSON in UTF-8: {error}") from error
     if not shallow:
         raise WireError("bad_json", f"nested deeper than {MAX_DEPTH} levels")
     if not isinstance(value, dict):
@@ -267,13 +229,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-# Messages -------------------------------------------------------------------------------------------------------------
-
-
 def decode_cancel(payload: bytes) -> str | None:
     """The node to keep, if the cancel spares one; an empty payload spares none."""
     keep = loads(payload).get("keep") if payload else None
@@ -284,51 +239,37 @@ def decode_cancel(payload: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One message of an answer: an OpenAI object (or error, or status) under its `edge` stamp."""
+    """One message of an answer: an OpenAI object, a status or an error, stamped by its `edge` object."""
 
     rid: str
     seq: int
     kind: str
     node: str
     boot: str
+    final: bool
     body: Mapping[str, Any]
-    extra: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
-    """What else the `edge` object says: timings, ignored parameters, probabilities."""
-    final: bool = False
+    extra: Mapping[str, Any] = _EMPTY
+    """What else `edge` says: timings, ignored parameters, probabilities."""
 
     def encode(self) -> bytes:
-        stamp = {
-            "v": PROTOCOL,
-            "rid": self.rid,
-            "seq": self.seq,
-            "kind": self.kind,
-            "node": self.node,
-            "boot": self.boot,
-            "final": self.final,
-        }
-        return dumps({**self.body, "edge": {**self.extra, **stamp}})
+        stamp = {name: getattr(self, name) for name in _STAMP}
+        return dumps({**self.body, "edge": {**self.extra, "v": PROTOCOL, **stamp}})
 
     def error(self) -> WireError:
         return WireError.from_body(self.body)
 
 
+_STAMP: Final = ("rid", "seq", "kind", "node", "boot", "final")
+
+
 def decode_reply(payload: bytes) -> Reply:
-    """Read one message of an answer; unknown kinds are passed on, for a newer node may have more to say."""
+    """Read one message of an answer; an unknown kind is passed on, for a newer node may have more to say."""
     body = loads(payload)
     edge = body.pop("edge", None)
     if not isinstance(edge, dict):
-        raise WireError("bad_json", "a reply without an `edge` object")
-    stamp = {name: edge.pop(name, None) for name in ("rid", "seq", "kind", "node", "boot", "final")}
-    edge.pop("v", None)
-    wrong = [n for n in ("rid", "kind", "node", "boot") if not isinstance(stamp[n], str)]
-    wrong += [] if _is_whole(stamp["seq"]) and 0 <= stamp["seq"] < 1 << 53 else ["seq"]
-    wrong += [] if isinstance(stamp["final"], bool) else ["final"]
-    if wrong:
-        raise WireError("bad_json", f"a reply whose edge.{wrong[0]} is missing or wrong")
-    return Reply(**stamp, body=body, extra=edge)
-
-
-# Presence ------------------------------------------------------------------------------------------------------------
+        raise WireError("bad_json", "a reply without an `edge` object", param="edge")
+    extra = {name: value for name, value in edge.items() if name not in ("v", *_STAMP)}
+    return _read(Reply, {**{name: edge.get(name) for name in _STAMP}, "body": body, "extra": extra})
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +282,7 @@ class Info:
     engine: str
     template: str
     context: int
-    limits: Mapping[str, int]
+    limits: Mapping[str, Any]
     capabilities: Mapping[str, Any]
     protocol: int = PROTOCOL
     min_protocol: int = MIN_PROTOCOL
@@ -349,7 +290,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The retained state of a node, at most one a second. Speeds in tokens/s, times in seconds, memory in bytes."""
+    """The retained state of a node. Speeds in tokens/s, times in seconds, memory in bytes, `room` in requests."""
 
     boot: str
     phase: str
@@ -372,40 +313,38 @@ def encode_presence(value: Info | State) -> bytes:
 
 
 def decode_info(payload: bytes) -> Info:
-    """Read a capability card; refuses one whose node requires a newer protocol, saying which side to upgrade."""
-    info: Info = _card(Info, payload)
-    if not is_segment(info.node):
-        raise WireError("bad_json", "an info card without a usable `node`")
+    """Read a capability card; one that needs another protocol is refused, saying which side to upgrade."""
+    info = _read(Info, loads(payload))
     if info.min_protocol > PROTOCOL or info.protocol < MIN_PROTOCOL:
         side = "this side" if info.min_protocol > PROTOCOL else f"the node {info.node}"
-        supported = [*range(info.min_protocol, info.protocol + 1)]
-        raise WireError("unsupported_version", f"upgrade {side}", details={"supported": supported})
+        spoken = [*range(info.min_protocol, info.protocol + 1)][:9]
+        raise WireError("unsupported_version", f"upgrade {side}", supported=spoken)
     return info
 
 
 def decode_state(payload: bytes) -> State:
     """Read a node's state. A phase of a newer protocol is kept as it is: it is not `ready`."""
-    state: State = _card(State, payload)
-    return state
+    return _read(State, loads(payload))
 
 
-def _card(cls: Any, payload: bytes) -> Any:
-    body, known = loads(payload), {}
-    for each in fields(cls):
-        if (value := body.get(each.name)) is None:
-            if each.default is MISSING:
-                raise WireError("bad_json", f"`{each.name}` is missing", param=each.name)
+def _read(cls: type[_T], given: Mapping[str, Any]) -> _T:
+    """Build a message from JSON, every field of the right type; None stands for a missing one."""
+    known = {}
+    for each in fields(cls):  # type: ignore[arg-type]
+        value = given.get(each.name)
+        if value is None and each.default is not MISSING:
             continue
-        if not _TYPES[str(each.type)](value):
-            raise WireError("bad_json", f"`{each.name}` must be {each.type}", param=each.name)
+        if not _CHECKS[str(each.type)](value) or (each.name in ("rid", "node") and not is_segment(str(value))):
+            raise WireError("bad_json", f"`{each.name}` is missing or no proper {each.type}", param=each.name)
         known[each.name] = value
     return cls(**known)
 
 
-_TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
+_T = TypeVar("_T")
+_CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "str": lambda value: isinstance(value, str),
-    "int": _is_whole,
+    "bool": lambda value: isinstance(value, bool),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63,
     "float": _is_number,
-    "Mapping[str, int]": lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     "Mapping[str, Any]": lambda value: isinstance(value, dict),
 }
