@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -31,7 +31,6 @@ PHASES: Final = ("loading", "ready", "draining", "failed")
 KINDS: Final = ("accepted", "queued", "progress", "chunk", "final", "error")
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +247,7 @@ class Reply:
     boot: str
     final: bool
     body: Mapping[str, Any]
-    extra: Mapping[str, Any] = _EMPTY
+    extra: Mapping[str, Any] = field(default_factory=dict)
     """What else `edge` says: timings, ignored parameters, probabilities."""
 
     def encode(self) -> bytes:
