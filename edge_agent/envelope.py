@@ -84,8 +84,8 @@ class Request:
     """Sent as bare text, so answered as bare text."""
 
     def encode(self) -> bytes:
-        if self.plain:
-            return str(self.body["messages"][0]["content"]).encode()
+        if self.plain and is_plain(text := str(self.body["messages"][0]["content"]).encode()):
+            return text  # Text that begins with a brace has to travel as JSON; `edge.format` says the rest.
         changed = {name: getattr(self.edge, name) for name, each in _EDGE.items()}
         edge = {k: dict(v) if isinstance(v, Mapping) else v for k, v in changed.items() if not _is_default(_EDGE[k], v)}
         return dumps({**self.body, "edge": edge} if edge else self.body)
@@ -131,10 +131,10 @@ def decode_edge(value: Any) -> Edge:
 
 
 def _refusal(name: str, item: Any) -> WireError:
-    if name == "v" and isinstance(item, int):
+    if name == "v" and isinstance(item, int) and not isinstance(item, bool):
         return WireError(
             "unsupported_version",
-            f"v {item} is not spoken here",
+            f"v {str(item)[:20]} is not spoken here",
             param="edge.v",
             supported=[*range(MIN_PROTOCOL, PROTOCOL + 1)],
         )

@@ -29,6 +29,7 @@ OFFLINE: Final = "offline"
 ADMIN_OPS: Final = ("reload", "drain", "shutdown", "config", "log-level")
 PHASES: Final = ("loading", "ready", "draining", "failed")
 KINDS: Final = ("accepted", "queued", "progress", "chunk", "final", "error")
+_STAMP: Final = ("rid", "seq", "kind", "node", "boot", "final")
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
@@ -101,12 +102,12 @@ class WireError(Exception):
         error = body.get("error")
         if not isinstance(error, Mapping):
             raise WireError("bad_json", "an error reply without an `error` object")
-        name, message, param = error.get("code"), str(error.get("message", "")), error.get("param")
+        name, message, param = error.get("code"), str(error.get("message") or ""), error.get("param")
         if not isinstance(name, str) or name not in CODES:
             name, message = "internal", f"{name}: {message}"
         failure = cls(name, message, param=param if isinstance(param, str) else None)
         failure.retry_after_s = retry if _is_number(retry := body.get("retry_after_s")) else None
-        failure.details = {key: error[key] for key in error.keys() - {"message", "type", "code", "param"}}
+        failure.details = {k: v for k, v in error.items() if k not in ("message", "type", "code", "param")}
         return failure
 
     def text(self) -> str:
@@ -169,7 +170,7 @@ class Topics:
                     return Address("cancel", client=client, rid=rid)
                 case ["out", client]:
                     return Address("out", client=client)
-                case ["node", node, ("status" | "info" | "state") as kind]:
+                case ["node", node, ("status" | "info" | "state") as kind] if node != POOL:
                     return Address(kind, node)
         raise WireError("invalid_request", f"not a topic of {self.base}", param="topic")
 
@@ -181,10 +182,10 @@ class Topics:
         return "/".join((base, *segments))
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, *, ordered: bool = False) -> bytes:
     """Compact UTF-8 JSON; `WireError` for what no peer could read: NaN, infinities, lone surrogates."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=ordered, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError("internal", f"cannot be written as JSON: {error}") from error
 
@@ -193,7 +194,7 @@ def loads(payload: bytes) -> dict[str, Any]:
     """One JSON object; `WireError` for whatever else stands there, however deep, long or odd."""
     try:
         text = payload.decode()
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_number)
         if "\\u" in text:  # Half a surrogate pair can be read but never answered: refuse it here.
             json.dumps(value, ensure_ascii=False).encode()
         shallow = _depth_within(value, MAX_DEPTH)
@@ -208,10 +209,10 @@ def loads(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:24]} is no number of JSON")
-    return value
+    return int(text) if text.lstrip("-").isdigit() else value  # Finite, so none overflows a float later.
 
 
 def _depth_within(value: Any, limit: int) -> bool:
@@ -225,7 +226,7 @@ def _depth_within(value: Any, limit: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def decode_cancel(payload: bytes) -> str | None:
@@ -258,15 +259,14 @@ class Reply:
         return WireError.from_body(self.body)
 
 
-_STAMP: Final = ("rid", "seq", "kind", "node", "boot", "final")
-
-
 def decode_reply(payload: bytes) -> Reply:
     """Read one message of an answer; an unknown kind is passed on, for a newer node may have more to say."""
     body = loads(payload)
     edge = body.pop("edge", None)
     if not isinstance(edge, dict):
         raise WireError("bad_json", "a reply without an `edge` object", param="edge")
+    if edge.get("v") not in (None, PROTOCOL):
+        raise WireError("unsupported_version", f"a reply of protocol {str(edge['v'])[:20]}", param="edge.v")
     extra = {name: value for name, value in edge.items() if name not in ("v", *_STAMP)}
     return _read(Reply, {**{name: edge.get(name) for name in _STAMP}, "body": body, "extra": extra})
 
@@ -308,7 +308,7 @@ class State:
 def encode_presence(value: Info | State) -> bytes:
     """Keys sorted at every level, so that equal values are equal bytes."""
     card = {each.name: getattr(value, each.name) for each in fields(value)}
-    return dumps({name: dict(sorted(v.items())) if isinstance(v, Mapping) else v for name, v in sorted(card.items())})
+    return dumps({k: dict(v) if isinstance(v, Mapping) else v for k, v in card.items()}, ordered=True)
 
 
 def decode_info(payload: bytes) -> Info:
@@ -316,7 +316,7 @@ def decode_info(payload: bytes) -> Info:
     info = _read(Info, loads(payload))
     if info.min_protocol > PROTOCOL or info.protocol < MIN_PROTOCOL:
         side = "this side" if info.min_protocol > PROTOCOL else f"the node {info.node}"
-        spoken = [*range(info.min_protocol, info.protocol + 1)][:9]
+        spoken = [*range(info.min_protocol, info.protocol + 1)[:9]]
         raise WireError("unsupported_version", f"upgrade {side}", supported=spoken)
     return info
 
@@ -343,7 +343,7 @@ _T = TypeVar("_T")
 _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "str": lambda value: isinstance(value, str),
     "bool": lambda value: isinstance(value, bool),
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63,
+    "int": lambda value: isinstance(value, int) and _is_number(value),
     "float": _is_number,
     "Mapping[str, Any]": lambda value: isinstance(value, dict),
 }
