@@ -216,7 +216,7 @@ def _number(text: str) -> float:
 
 
 def _depth_within(value: Any, limit: int) -> bool:
-    level = [value]
+    level: list[Any] = [[value]]
     for _ in range(limit + 1):
         below = (each.values() if isinstance(each, dict) else each for each in level)
         level = [item for items in below for item in items if isinstance(item, (dict, list))]
