@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE: Final = Path(__file__).parent
 
 
 def shipped(relative_path: str) -> Path:
-    """The path of a shipped file, e.g. `templates/chatml.jinja`; it may not exist."""
+    """Locate a shipped file or folder, such as `templates/chatml.jinja`; it need not exist."""
     inside = _PACKAGE / "config_files"
     return (inside if inside.is_dir() else _PACKAGE.parent / "config") / relative_path

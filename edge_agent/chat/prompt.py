@@ -15,20 +15,26 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the engine reads. A plain stretch between two special tokens is tokenised in one piece, whatever segments
-    it is made of, so that the result equals the model's own template on harmless text."""
+    """What the engine reads.
+
+    A plain stretch between two special tokens is tokenised in one piece, whatever segments it is made of, so that the
+    result equals the model's own template on harmless text.
+    """
 
     segments: tuple[Segment, ...]
 
     @property
     def text(self) -> str:
+        """The whole prompt as one string."""
         return "".join(segment.text for segment in self.segments)
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What the written text must match: exactly one of a JSON schema (as JSON text, `$ref` resolved inside it) or a
-    regular expression. Engines with `constrained` obey it token by token."""
+    """What the written text must match: a JSON schema, or else a regular expression; exactly one of the two.
+
+    The schema is JSON text with every `$ref` resolved inside it. Engines with `constrained` obey it token by token.
+    """
 
     json_schema: str | None = None
     regex: str | None = None
@@ -36,9 +42,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How the loaded model speaks, as far as its files tell. `template` is Jinja source, as in tokenizer_config.json."""
+    """How the loaded model speaks, as far as its files tell."""
 
     template: str | None = None
+    """Jinja source, as in tokenizer_config.json."""
     specials: tuple[str, ...] = ()
     """Every token that text must never become, as it is written."""
     bos: str = ""

@@ -1,0 +1,162 @@
+"""JSON Schema, Draft 2020-12, from people we do not know: bounded, closed to the outside, never a hang.
+
+A `$ref` reads `#/$defs/NAME`, where NAME is defined in the schema itself or in the request's `edge.defs`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import regex
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from edge_agent.errors import RequestRefused, Unsupported
+
+MAX_DEPTH: Final = 32
+MAX_NODES: Final = 4096
+MAX_REFERENCES: Final = 20_000
+"""Followed while one text is validated: references to references can cost exponential time."""
+PATTERN_SECONDS: Final = 0.1
+"""For one match: a backtracking pattern can cost exponential time too."""
+
+_DATA: Final = frozenset({"const", "default", "enum", "examples"})
+_NAMES: Final = frozenset({"$defs", "dependentSchemas", "properties"})
+"""Their keys are names of the client's choosing, their values schemas."""
+_CLOSED: Final = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "patternProperties"})
+_PREFIX: Final = "#/$defs/"
+_extend: Final[Callable[..., Any]] = extend
+
+
+def check(schema: Any, defs: Mapping[str, Any], param: str) -> None:
+    """Refuse what is no sound, bounded schema; `defs` are the definitions it may refer to besides its own."""
+    if not isinstance(schema, Mapping):
+        raise RequestRefused(f"{param} must be a JSON Schema object", param=param)
+    own = schema.get("$defs", {})
+    known = {*defs, *(own if isinstance(own, Mapping) else ())}
+    for count, (node, depth) in enumerate(_walk(schema)):
+        if count > MAX_NODES or depth > MAX_DEPTH:
+            limits = f"{MAX_NODES} parts or {MAX_DEPTH} levels"
+            raise RequestRefused(f"{param} is larger than {limits}: simplify the schema", param=param)
+        _check_node(node, known, param)
+    if problem := _malformed(json.dumps(schema)):
+        raise RequestRefused(f"{param} is no valid JSON Schema: {problem}", param=param)
+
+
+def close(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema with all it may refer to inside; its own definitions hide those of the request."""
+    own = {**defs, **schema.get("$defs", {})}
+    return {**schema, "$defs": own} if own else dict(schema)
+
+
+def lift(schema: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a schema that will stand inside another into its body and its own definitions, renamed by `prefix`."""
+    own = schema.get("$defs", {})
+    names = {name: f"{prefix}{name}" for name in own}
+    body = _rename({key: value for key, value in schema.items() if key != "$defs"}, names)
+    return body, {names[name]: _rename(value, names) for name, value in own.items()}
+
+
+def problem(schema: Mapping[str, Any], value: Any, param: str) -> str | None:
+    """Say what is wrong with a value, in a sentence for the model that wrote it; None when it is valid."""
+    budget = itertools.count()
+    follow = Draft202012Validator.VALIDATORS["$ref"]
+
+    def counted(validator: Any, ref: str, instance: Any, node: Any) -> Iterator[ValidationError]:
+        if next(budget) > MAX_REFERENCES:
+            raise RecursionError
+        yield from follow(validator, ref, instance, node) or ()
+
+    validator = _extend(Draft202012Validator, {"$ref": counted, "pattern": _pattern})
+    try:  # An empty registry fetches nothing: without one, jsonschema would follow an address to the network.
+        error = best_match(validator(schema, registry=Registry()).iter_errors(value))
+    except (RecursionError, TimeoutError, Unresolvable) as too_much:
+        raise RequestRefused(
+            f"{param} cannot be validated within bounds: simplify its schema", param=param
+        ) from too_much
+    if error is None:
+        return None
+    place = ".".join(str(step) for step in error.absolute_path)
+    message = error.message if len(error.message) <= 300 else f"{error.message[:297]}..."  # noqa: PLR2004
+    return f"at {place}: {message}" if place else message
+
+
+def matches(pattern: str, text: str, param: str) -> bool:
+    """Whether the whole text matches a pattern checked by `check_pattern`."""
+    try:
+        return regex.fullmatch(pattern, text, timeout=PATTERN_SECONDS) is not None
+    except TimeoutError as error:
+        raise RequestRefused(f"{param} takes too long to match: simplify the pattern", param=param) from error
+
+
+def check_pattern(pattern: str, param: str) -> None:
+    """Refuse what is no regular expression."""
+    try:
+        regex.compile(pattern)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise RequestRefused(f"{param} is no valid regular expression: {error}", param=param) from error
+
+
+def _check_node(node: Mapping[str, Any], known: set[str], param: str) -> None:
+    if closed := _CLOSED & node.keys():
+        raise Unsupported(f"{param} uses {min(closed)}, which is not supported", param=param)
+    ref = node.get("$ref")
+    if "$ref" in node and not (isinstance(ref, str) and ref.startswith(_PREFIX) and ref[len(_PREFIX) :] in known):
+        where = "must be #/$defs/NAME with NAME defined in the schema or in edge.defs"
+        raise RequestRefused(f"{param}: the $ref {str(ref)[:80]!r} {where}", param=param)
+    pattern = node.get("pattern")
+    if isinstance(pattern, str):
+        check_pattern(pattern, param)
+
+
+def _walk(schema: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Yield every object that may be a schema, with its depth; data inside a schema is left out."""
+    stack: list[tuple[Any, int, bool]] = [(schema, 0, False)]
+    while stack:
+        node, depth, names = stack.pop()
+        if isinstance(node, list):
+            stack.extend((value, depth + 1, False) for value in node)
+        elif isinstance(node, Mapping):
+            if not names:
+                yield node, depth
+            below = ((key, value) for key, value in node.items() if names or key not in _DATA)
+            stack.extend((value, depth + 1, not names and key in _NAMES) for key, value in below)
+
+
+@lru_cache(maxsize=128)
+def _malformed(schema: str) -> str | None:
+    """Validate against the metaschema; remembered, because it takes milliseconds and tools seldom change."""
+    try:
+        Draft202012Validator.check_schema(json.loads(schema))
+    except SchemaError as error:
+        return error.message[:300]
+    except (OverflowError, RecursionError) as error:
+        return str(error) or "nested too deeply"
+    return None
+
+
+def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not regex.search(pattern, instance, timeout=PATTERN_SECONDS):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _rename(node: Any, renamed: Mapping[str, str], *, names: bool = False) -> Any:
+    if isinstance(node, list):
+        return [_rename(item, renamed) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    copy = {
+        key: value if key in _DATA and not names else _rename(value, renamed, names=not names and key in _NAMES)
+        for key, value in node.items()
+    }
+    if not names and "$ref" in copy:
+        name = copy["$ref"].removeprefix(_PREFIX)
+        copy["$ref"] = f"{_PREFIX}{renamed.get(name, name)}"
+    return copy
