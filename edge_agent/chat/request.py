@@ -58,7 +58,7 @@ class Tool:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = NO_PARAMETERS
+    parameters: Mapping[str, Any] = field(default_factory=lambda: NO_PARAMETERS)
     strict: bool = False
 
 
@@ -67,7 +67,7 @@ class ResponseFormat:
     """What the whole answer must be: any JSON object, JSON that fits a schema, or text that matches a pattern."""
 
     kind: Literal["json_object", "json_schema", "regex"]
-    schema: Mapping[str, Any] = EMPTY
+    schema: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     regex: str = ""
 
 
