@@ -84,7 +84,7 @@ def _read(source: Path) -> dict[str, Any]:
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else str(source)
         raise ConfigError(f"{where}: {error.problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source}: is not YAML: {error}") from error
+        raise ConfigError(f"{source}: is not YAML: {str(error).splitlines()[0]}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -104,7 +104,7 @@ class _Reading:
 
     def line(self, path: list[Any] | tuple[str, ...], problem: str) -> str:
         """One problem: where it stands, which setting, what is allowed."""
-        words = tuple(map(str, path))
+        words = tuple(str(word) if str(word).isprintable() else repr(word) for word in path)
         under = (name for at, name in self.origins.items() if at[: len(words)] == words or words[: len(at)] == at)
         origin = next(under, None) or str(self.source or "configuration")
         return ": ".join(part for part in (origin, ".".join(words), problem) if part)
