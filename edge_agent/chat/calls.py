@@ -43,12 +43,12 @@ def read(text: str, tools: Collection[str], forced: str | None = None, *, closed
 def _json(text: str) -> Any:
     stripped = text.strip()
     try:
-        return json.loads(stripped, parse_constant=_constant)
+        return json.loads(stripped, parse_constant=no_constant)
     except ValueError:
         # Models that saw many templates write the braces twice.
         if not (stripped.startswith("{{") and stripped.endswith("}}")):
             raise
-        return json.loads(stripped[1:-1], parse_constant=_constant)
+        return json.loads(stripped[1:-1], parse_constant=no_constant)
 
 
 def _completed(text: str) -> Any:
@@ -66,7 +66,7 @@ def _call(item: Any, allowed: Collection[str], forced: str | None, *, closed: bo
     name = inner if isinstance(inner, str) else call.get("name")
     given = next((call[key] for key in ("arguments", "parameters") if key in call), None)
     if isinstance(name, str) and name in allowed and (closed or given is not None):
-        arguments = json.loads(given, parse_constant=_constant) if isinstance(given, str) and given else given or {}
+        arguments = json.loads(given, parse_constant=no_constant) if isinstance(given, str) and given else given or {}
         identity = item.get("id")
         return _write(name, arguments, identity if isinstance(identity, str) and identity else None)
     if forced and given is None and closed:
@@ -102,5 +102,6 @@ def _python_call(node: ast.expr, allowed: Collection[str]) -> Call | None:
     return _write(node.func.id, arguments) if node.func.id in allowed and None not in arguments else None
 
 
-def _constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, which Python's parser would take."""
     raise ValueError(f"{name} is no JSON")

@@ -191,16 +191,7 @@ _UNSUPPORTED: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "function_call": (lambda v: v is None, "use tool_choice"),
     "web_search_options": (lambda v: v is None, "this model lives at home"),
 }
-_IGNORED: Final = (
-    "ignore_eos",
-    "min_p",
-    "min_tokens",
-    "mirostat",
-    "no_repeat_ngram_size",
-    "reasoning_effort",
-    "typical_p",
-    "verbosity",
-)
+_IGNORED: Final = ("ignore_eos", "min_p", "min_tokens", "mirostat", "reasoning_effort", "typical_p")
 
 
 def _either(given: dict[str, Any], first: str, second: str) -> Any:

@@ -9,7 +9,8 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.errors import ConfigError, RequestRefused
@@ -18,6 +19,7 @@ MAX_TEXT: Final = 4 << 20
 """Characters a template may write."""
 _GENERATION: Final = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
 """Training's mark around the assistant's words; means nothing here."""
+_MISSING: Final = re.compile(r"'(\w+)' is undefined")
 # What an expression of a template can raise besides Jinja's own errors.
 _FAULTS: Final = (
     TemplateError,
@@ -52,6 +54,23 @@ class _RaisedError(TemplateError):
 @lru_cache(maxsize=256)
 def load(source: str, *, strict: bool = False) -> Template:
     """Compile a template; `strict` refuses variables without a value. Raises `ConfigError`, naming the line."""
+    try:
+        return _sandbox(strict=strict).from_string(_GENERATION.sub(r"{#\1 \2#}", source))
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"template, line {error.lineno}: {error.message}") from error
+    except RecursionError as error:
+        raise ConfigError("template: nested too deeply") from error
+
+
+@lru_cache(maxsize=256)
+def variables(source: str) -> frozenset[str]:
+    """Name the variables a template reads and does not set itself; it must compile."""
+    sandbox = _sandbox(strict=True)
+    return frozenset(find_undeclared_variables(sandbox.parse(source)) - sandbox.globals.keys())
+
+
+@lru_cache(maxsize=2)
+def _sandbox(*, strict: bool) -> _Sandbox:
     sandbox = _Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -60,26 +79,25 @@ def load(source: str, *, strict: bool = False) -> Template:
     )
     sandbox.filters["tojson"] = _tojson
     sandbox.globals["raise_exception"] = _refuse
-    try:
-        return sandbox.from_string(_GENERATION.sub(r"{#\1 \2#}", source))
-    except TemplateSyntaxError as error:
-        raise ConfigError(f"template, line {error.lineno}: {error.message}") from error
-    except RecursionError as error:
-        raise ConfigError("template: nested too deeply") from error
+    return sandbox
 
 
-def render(template: Template, variables: Mapping[str, Any], *, today: str | None, param: str) -> str:
+def render(template: Template, values: Mapping[str, Any], *, today: str | None, param: str) -> str:
     """Write a template out; `today` is YYYY-MM-DD, or None if the template should do without a date.
 
     Raises `RequestRefused` when the template cannot, or will not, render what it was given.
     """
     if today is not None:
         day = date.fromisoformat(today)
-        variables = {**variables, "strftime_now": day.strftime}
+        values = {**values, "strftime_now": day.strftime}
     try:
-        return "".join(_bounded(template.generate(**variables)))
+        return "".join(_bounded(template.generate(**values)))
     except _RaisedError as error:
         raise RequestRefused(f"the template refuses: {error.message}", param=param) from error
+    except UndefinedError as error:
+        missing = _MISSING.match(error.message or "")
+        where = f"{param}.{missing[1]}" if missing else param
+        raise RequestRefused(f"the template needs more than it was given: {error}", param=where) from error
     except _FAULTS as error:
         raise RequestRefused(f"the template cannot render this: {error}", param=param) from error
 

@@ -1,0 +1,138 @@
+"""What an answer must be: for engines that can obey it token by token, and checked afterwards for those that cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from edge_agent.chat import schema
+from edge_agent.chat.calls import Call, no_constant
+from edge_agent.chat.prompt import Constraint
+from edge_agent.chat.request import ChatRequest, Message, ResponseFormat, Tool
+from edge_agent.chat.tools import AnswerParser, CallArguments, CallStart
+
+_FENCE: Final = "```"
+_ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
+
+
+def build(request: ChatRequest) -> Constraint | None:
+    """Say what the engine must obey; None if it may write what it likes.
+
+    A call stands there as bare JSON, `{"name": …, "arguments": …}`, which the parser of answers reads. Where the model
+    may call or answer, and the answer has a format, either will do.
+    """
+    wanted = request.response_format
+    if not _must_call(request):
+        if wanted is None:
+            return None
+        if wanted.kind == "regex":
+            return Constraint(regex=wanted.regex)
+    definitions = dict(request.edge.defs)
+    alternatives = [_call_schema(tool, definitions) for tool in _callable(request)]
+    if wanted is not None and not _must_call(request):
+        body, own = schema.lift(_answer_schema(wanted), "answer.")
+        definitions.update(own)
+        alternatives.insert(0, body)
+    root = alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
+    return Constraint(json_schema=json.dumps(schema.close(root, definitions), ensure_ascii=False))
+
+
+def violation(request: ChatRequest, text: str) -> str | None:
+    """Say in what a finished answer breaks the request's constraint, in words for the model; None if it holds.
+
+    Raises `RequestRefused` when the client's schema or pattern takes too long to check.
+    """
+    wanted = request.response_format
+    if _must_call(request) or (_callable(request) and wanted is not None):
+        calls = list(_calls(request, text))
+        problems = (_call_problem(request, call) for call in calls)
+        if calls:
+            return next((each for each in problems if each), None)
+    if _must_call(request):
+        names = ", ".join(tool.name for tool in _callable(request))
+        return f"it calls no tool; one of these must be called: {names}"
+    return None if wanted is None else _answer_problem(request, wanted, text)
+
+
+def repair(request: ChatRequest, text: str, problem: str) -> tuple[Message, ...]:
+    """Write the messages that follow a bad answer and ask for a better one."""
+    must = "with the tool call alone" if _must_call(request) else "with the corrected answer alone"
+    request_again = f"Your answer is not valid: {problem}. Answer again, {must}, without any explanation."
+    return (Message("assistant", text), Message("user", request_again))
+
+
+def extract_json(text: str) -> str | None:
+    """Find the JSON that is the answer: all of the text, or what its only code block holds; None if neither is JSON."""
+    candidates = [text]
+    if text.count(_FENCE) == 2:  # noqa: PLR2004 - it opens and it closes
+        candidates.append(text.split(_FENCE)[1].partition("\n")[2])
+    for each in candidates:
+        with suppress(ValueError, RecursionError):
+            _loads(each)
+            return each.strip()
+    return None
+
+
+def _must_call(request: ChatRequest) -> bool:
+    return bool(request.tools) and request.tool_choice not in ("auto", "none")
+
+
+def _callable(request: ChatRequest) -> tuple[Tool, ...]:
+    match request.tool_choice:
+        case "none":
+            return ()
+        case "auto" | "required":
+            return request.tools
+    return tuple(tool for tool in request.tools if tool.name == request.tool_choice)
+
+
+def _call_schema(tool: Tool, definitions: dict[str, Any]) -> dict[str, Any]:
+    parameters, own = schema.lift(tool.parameters, f"{tool.name}.")
+    definitions.update(own)
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, "arguments": {"type": "object", **parameters}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _answer_schema(wanted: ResponseFormat) -> Mapping[str, Any]:
+    return wanted.schema if wanted.kind == "json_schema" else _ANY_OBJECT
+
+
+def _calls(request: ChatRequest, text: str) -> Iterator[Call]:
+    tools = [tool.name for tool in _callable(request)]
+    forced = tools[0] if len(tools) == 1 and _must_call(request) else None
+    parser = AnswerParser(tools, forced=forced)
+    name = ""
+    for event in (*parser.feed(text), *parser.finish()):
+        if isinstance(event, CallStart):
+            name = event.name
+        elif isinstance(event, CallArguments):
+            yield Call(name, event.fragment)
+
+
+def _call_problem(request: ChatRequest, call: Call) -> str | None:
+    tool = next(tool for tool in request.tools if tool.name == call.name)
+    whole = schema.close(tool.parameters, request.edge.defs)
+    problem = schema.problem(whole, json.loads(call.arguments), "tools")
+    return problem and f"the arguments of {call.name} are wrong: {problem}"
+
+
+def _answer_problem(request: ChatRequest, wanted: ResponseFormat, text: str) -> str | None:
+    if wanted.kind == "regex":
+        if schema.matches(wanted.regex, text, "response_format.regex"):
+            return None
+        return f"it does not match the regular expression {wanted.regex}"
+    found = extract_json(text)
+    if found is None:
+        return "it is not JSON"
+    whole = schema.close(_answer_schema(wanted), request.edge.defs)
+    return schema.problem(whole, _loads(found), "response_format.json_schema")
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parseconstant=_constant)

@@ -1,0 +1,79 @@
+"""Prompt templates of the agent's configuration: the operator's words, with the client's values as data in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from edge_agent.chat import sandbox
+from edge_agent.envelope import EMPTY, Edge
+from edge_agent.errors import ConfigError, RequestRefused
+
+MAX_VARIABLE: Final = 65_536
+"""Characters of one variable, written as JSON."""
+_ROLES: Final = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTemplate:
+    """Messages with holes: (role, Jinja source) pairs. Raises `ConfigError` for a source that does not compile."""
+
+    name: str
+    messages: Sequence[tuple[str, str]]
+    defaults: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    required: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    """Fields of the body (max_tokens, temperature, stop, response_format) that a request may override."""
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise ConfigError(f"template {self.name}: it needs at least one message")
+        for role, source in self.messages:
+            if role not in _ROLES:
+                raise ConfigError(f"template {self.name}: the role {role!r} must be one of {', '.join(_ROLES)}")
+            sandbox.load(source, strict=True)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """All variables a request may set."""
+        return self.required.union(self.defaults, *(sandbox.variables(source) for _, source in self.messages))
+
+    def expand(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Fill in the variables; returns OpenAI messages. What they contain is data, whatever it looks like."""
+        known = self.variables
+        for name, value in given.items():
+            where = f"edge.vars.{name}"
+            if name not in known:
+                has = ", ".join(sorted(known)) or "none"
+                raise RequestRefused(f"{where}: template {self.name} has no such variable; it has {has}", param=where)
+            if value is None or len(json.dumps(value, ensure_ascii=False)) > MAX_VARIABLE:
+                raise RequestRefused(f"{where} must be a value of at most {MAX_VARIABLE} characters", param=where)
+        values = {**self.defaults, **given}
+        if missing := sorted(self.required - values.keys()):
+            where = f"edge.vars.{missing[0]}"
+            raise RequestRefused(f"{where} is missing: template {self.name} needs it", param=where)
+        return [{"role": role, "content": self._fill(source, values)} for role, source in self.messages]
+
+    def _fill(self, source: str, values: Mapping[str, Any]) -> str:
+        return sandbox.render(sandbox.load(source, strict=True), values, today=None, param="edge.vars")
+
+
+def apply(body: Mapping[str, Any], edge: Edge, templates: Mapping[str, NamedTemplate]) -> Mapping[str, Any]:
+    """Put a named template's messages before the body's own, and its options under the body's fields."""
+    if edge.template is None:
+        return body
+    template = templates.get(edge.template)
+    if template is None:
+        has = ", ".join(sorted(templates)) or "none"
+        message = f"edge.template: no template is called {edge.template[:64]!r}; there are {has}"
+        raise RequestRefused(message, param="edge.template")
+    own = body.get("messages")
+    if own is not None and not isinstance(own, list):
+        raise RequestRefused("messages must be a list", param="messages")
+    options = dict(template.options)
+    if body.get("max_completion_tokens") is not None:
+        options.pop("max_tokens", None)
+    given = {name: value for name, value in body.items() if value is not None}
+    return {**options, **given, "messages": [*template.expand(edge.vars), *(own or ())]}
