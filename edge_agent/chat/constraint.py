@@ -66,7 +66,7 @@ def repair(request: ChatRequest, text: str, problem: str) -> tuple[Message, ...]
 def extract_json(text: str) -> str | None:
     """Find the JSON that is the answer: all of the text, or what its only code block holds; None if neither is JSON."""
     candidates = [text]
-    if text.count(_FENCE) == 2:  # noqa: PLR2004 - it opens and it closes
+    if text.count(_FENCE) == 2:
         candidates.append(text.split(_FENCE)[1].partition("\n")[2])
     for each in candidates:
         with suppress(ValueError, RecursionError):
@@ -135,4 +135,4 @@ def _answer_problem(request: ChatRequest, wanted: ResponseFormat, text: str) -> 
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, parseconstant=_constant)
+    return json.loads(text, parse_constant=no_constant)

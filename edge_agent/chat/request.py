@@ -137,7 +137,7 @@ _TEXT: Final = of("a string", str)
 _BOOL: Final = of("true or false", bool)
 _OBJECT: Final = of("an object", Mapping)
 _CONTENT: Final = of("a string or a list of text parts", str, list)
-_PENALTY: Final = number("a number from -2 to 2", lambda v: -2 <= v <= 2)  # noqa: PLR2004
+_PENALTY: Final = number("a number from -2 to 2", lambda v: -2 <= v <= 2)
 _NAME: Final = Field(
     "1 to 64 letters, digits, _ or -",
     lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", v, re.ASCII) is not None,
@@ -155,11 +155,11 @@ _BODY: Final[Mapping[str, Field]] = {
     "stream_options": _OBJECT,
     "max_completion_tokens": whole(1, MAX_TOKENS),
     "max_tokens": whole(1, MAX_TOKENS),
-    "temperature": number("a number from 0 to 2", lambda v: 0 <= v <= 2),  # noqa: PLR2004
+    "temperature": number("a number from 0 to 2", lambda v: 0 <= v <= 2),
     "top_p": number("a number above 0, up to 1", lambda v: 0 < v <= 1),
     "top_k": whole(1, MAX_TOKENS),
     "seed": whole(-(1 << 63), (1 << 63) - 1),
-    "repetition_penalty": number("a number above 0, up to 2", lambda v: 0 < v <= 2),  # noqa: PLR2004
+    "repetition_penalty": number("a number above 0, up to 2", lambda v: 0 < v <= 2),
     "presence_penalty": _PENALTY,
     "frequency_penalty": _PENALTY,
     "stop": of("a string or a list of strings", str, list),

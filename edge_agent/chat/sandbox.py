@@ -38,7 +38,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Multiply without letting a short template write gigabytes."""
-        if operator == "**" and not (abs(left) <= MAX_TEXT and abs(right) <= 64):  # noqa: PLR2004
+        if operator == "**" and not (abs(left) <= MAX_TEXT and abs(right) <= 64):
             raise OverflowError(f"{operator} of numbers this large")
         sizes = [len(each) for each in (left, right) if isinstance(each, (str, list, tuple))]
         counts = [each for each in (left, right) if isinstance(each, int)]

@@ -84,7 +84,7 @@ def problem(schema: Mapping[str, Any], value: Any, param: str) -> str | None:
     if error is None:
         return None
     place = ".".join(str(step) for step in error.absolute_path)
-    message = error.message if len(error.message) <= 300 else f"{error.message[:297]}..."  # noqa: PLR2004
+    message = error.message if len(error.message) <= 300 else f"{error.message[:297]}..."
     return f"at {place}: {message}" if place else message
 
 
