@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, Self
 
 from edge_agent.chat.prompt import Constraint, Dialect, Prompt, Segment
+from edge_agent.errors import ConfigError
 
 __all__ = [
     "ENGINES",
@@ -24,18 +25,32 @@ __all__ = [
     "Health",
     "Piece",
     "Prompt",
+    "Runtime",
     "Sampling",
     "Segment",
     "Usage",
+    "create",
     "load",
 ]
 
 FinishReason = Literal["stop", "length"]
 
-ENGINES: Final[Mapping[str, str]] = MappingProxyType(
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where an engine's class is, as `package.module:Class`, and whether it is native code.
+
+    Native code crashes and hangs in ways no exception reports, so it lives in a child process.
+    """
+
+    target: str
+    native: bool
+
+
+ENGINES: Final[Mapping[str, Runtime]] = MappingProxyType(
     {
-        "echo": "edge_agent.engines.echo:EchoEngine",
-        "openvino": "edge_agent.engines.openvino:OpenVinoEngine",
+        "echo": Runtime("edge_agent.engines.echo:EchoEngine", native=False),
+        "openvino": Runtime("edge_agent.engines.openvino:OpenVinoEngine", native=True),
     }
 )
 """Engines by name. They are loaded when chosen: importing this module loads none of them."""
@@ -43,8 +58,11 @@ ENGINES: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the engine writes. None means the model's default; what a runtime cannot set is named in its
-    `Capabilities.ignores`, and the answer says so."""
+    """How the engine writes.
+
+    None means the model's default; what a runtime cannot set is named in `Capabilities.ignores`, and the answer says
+    so.
+    """
 
     max_tokens: int
     temperature: float | None = None
@@ -71,8 +89,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A step of an answer. Text never ends inside a character. The first piece of every run has `read` set and the
-    prompt counted in `usage`; the last one has `finish` and the whole `usage`."""
+    """A step of an answer. Text never ends inside a character.
+
+    The first piece of every run has `read` set and the prompt counted in `usage`; the last one has `finish` and the
+    whole `usage`.
+    """
 
     text: str = ""
     tokens: int = 0
@@ -120,6 +141,8 @@ class Engine(Protocol):
     prompt that does not fit (before anything runs), `errors.Unsupported` for what `capabilities` denies.
     """
 
+    def __init__(self, options: Mapping[str, Any]) -> None: ...
+
     @property
     def capabilities(self) -> Capabilities: ...
     @property
@@ -132,8 +155,11 @@ class Engine(Protocol):
         """Free the device; running turns end with `EngineFailed`."""
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
-        """Read, then write. Closing the generator stops the device: within a token while writing, within a block while
-        reading; when `aclose` returns, the device is idle again as far as this turn goes."""
+        """Read, then write.
+
+        Closing the generator stops the device: within a token while writing, within a block while reading; when
+        `aclose` returns, the device is idle again as far as this turn goes.
+        """
 
     async def prepare(self, prompt: Prompt) -> Usage:
         """Make the prompt resident for later turns that begin with it. Cancelling stops it within a block."""
@@ -148,7 +174,24 @@ class Engine(Protocol):
 
 
 def load(name: str) -> type[Engine]:
-    """The engine class called `name`, or the one at an import string `package.module:Class`."""
-    module, _, attribute = ENGINES.get(name, name).partition(":")
-    engine: type[Engine] = getattr(importlib.import_module(module), attribute)
+    """Import the engine class called `name`, or the one at `package.module:Class`; raises `ConfigError`."""
+    runtime = ENGINES.get(name)
+    module, colon, attribute = (runtime.target if runtime else name).partition(":")
+    if not colon:
+        known = ", ".join(ENGINES)
+        raise ConfigError(f"there is no engine {name!r}; there are {known}, or name one as package.module:Class")
+    try:
+        engine: type[Engine] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the engine {name!r} cannot be loaded: {error}") from error
+    return engine
+
+
+def create(name: str, options: Mapping[str, Any]) -> Engine:
+    """Build the engine called `name`, in a child process where it is native; raises `ConfigError`."""
+    runtime = ENGINES.get(name)
+    if runtime is None or not runtime.native:
+        return load(name)(options)
+    process = importlib.import_module("edge_agent.engines.process")
+    engine: Engine = process.ProcessEngine(name, options)
     return engine

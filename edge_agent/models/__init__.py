@@ -1,0 +1,1 @@
+"""The models a node can run: which there are, how they get here and how they read."""
