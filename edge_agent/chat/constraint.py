@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -39,16 +40,16 @@ def build(request: ChatRequest) -> Constraint | None:
     return Constraint(json_schema=json.dumps(schema.close(root, definitions), ensure_ascii=False))
 
 
-def violation(request: ChatRequest, text: str) -> str | None:
+def violation(request: ChatRequest, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> str | None:
     """Say in what a finished answer breaks the request's constraint, in words for the model; None if it holds.
 
-    Raises `RequestRefused` when the client's schema or pattern takes too long to check.
+    `calls` are OpenAI's objects, if the answer has been taken apart before; else the text is searched for them. Raises `RequestRefused` when the client's schema or pattern takes too long to check.
     """
     wanted = request.response_format
     if _must_call(request) or (_callable(request) and wanted is not None):
-        calls = list(_calls(request, text))
-        problems = (_call_problem(request, call) for call in calls)
-        if calls:
+        made = [_made(call) for call in calls] or list(_calls(request, text))
+        problems = (_call_problem(request, call) for call in made)
+        if made:
             return next((each for each in problems if each), None)
     if _must_call(request):
         names = ", ".join(tool.name for tool in _callable(request))
@@ -63,8 +64,8 @@ def repair(request: ChatRequest, text: str, problem: str) -> tuple[Message, ...]
     return (Message("assistant", text), Message("user", request_again))
 
 
-def extract_json(text: str) -> str | None:
-    """Find the JSON that is the answer: all of the text, or what its only code block holds; None if neither is JSON."""
+def extract_json(text: str) -> str:
+    """Take the JSON out of the only code block of an answer; whatever else the answer is, it stays as it is."""
     candidates = [text]
     if text.count(_FENCE) == 2:
         candidates.append(text.split(_FENCE)[1].partition("\n")[2])
@@ -72,7 +73,15 @@ def extract_json(text: str) -> str | None:
         with suppress(ValueError, RecursionError):
             _loads(each)
             return each.strip()
-    return None
+    return text
+
+
+def normalised(choices: Sequence[str], scores: Sequence[float]) -> list[dict[str, Any]]:
+    """Turn natural logarithms of probabilities, one for each choice, into shares of one."""
+    best = max(scores, default=0.0)
+    weights = [math.exp(score - best) if math.isfinite(best) else 1.0 for score in scores]
+    total = sum(weights)
+    return [{"choice": choice, "probability": weight / total} for choice, weight in zip(choices, weights, strict=True)]
 
 
 def _must_call(request: ChatRequest) -> bool:
@@ -115,8 +124,14 @@ def _calls(request: ChatRequest, text: str) -> Iterator[Call]:
             yield Call(name, event.fragment)
 
 
+def _made(call: Mapping[str, Any]) -> Call:
+    return Call(call["function"]["name"], call["function"]["arguments"])
+
+
 def _call_problem(request: ChatRequest, call: Call) -> str | None:
-    tool = next(tool for tool in request.tools if tool.name == call.name)
+    tool = next((tool for tool in _callable(request) if tool.name == call.name), None)
+    if tool is None:
+        return f"{call.name} is not to be called"
     whole = schema.close(tool.parameters, request.edge.defs)
     problem = schema.problem(whole, json.loads(call.arguments), "tools")
     return problem and f"the arguments of {call.name} are wrong: {problem}"
@@ -127,11 +142,12 @@ def _answer_problem(request: ChatRequest, wanted: ResponseFormat, text: str) -> 
         if schema.matches(wanted.regex, text, "response_format.regex"):
             return None
         return f"it does not match the regular expression {wanted.regex}"
-    found = extract_json(text)
-    if found is None:
+    try:
+        value = _loads(extract_json(text))
+    except (ValueError, RecursionError):
         return "it is not JSON"
     whole = schema.close(_answer_schema(wanted), request.edge.defs)
-    return schema.problem(whole, _loads(found), "response_format.json_schema")
+    return schema.problem(whole, value, "response_format.json_schema")
 
 
 def _loads(text: str) -> Any:

@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from edge_agent.chat import sandbox
+from edge_agent.chat.fields import Field, of, take
+from edge_agent.chat.request import parse
 from edge_agent.envelope import EMPTY, Edge
 from edge_agent.errors import ConfigError, RequestRefused
+from edge_agent.wire import WireError
 
 MAX_VARIABLE: Final = 65_536
 """Characters of one variable, written as JSON."""
+_TEXT: Final = of("a string", str)
+_MESSAGE: Final = {"role": _TEXT, "content": _TEXT}
+_TEMPLATE: Final = {
+    "messages": of("a list of messages", list),
+    "defaults": of("an object", Mapping),
+    "required": Field("a list of names", lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v)),
+    "options": of("an object", Mapping),
+}
+_SAMPLE: Final = [{"role": "user", "content": "?"}]
 _ROLES: Final = ("system", "user", "assistant")
 
 
@@ -34,6 +46,20 @@ class NamedTemplate:
             if role not in _ROLES:
                 raise ConfigError(f"template {self.name}: the role {role!r} must be one of {', '.join(_ROLES)}")
             sandbox.load(source, strict=True)
+
+    @classmethod
+    def build(cls, name: str, body: Any) -> Self:
+        """Read a template of the configuration; raises `ConfigError`, naming what is wrong."""
+        try:
+            given = take(body, _TEMPLATE, name)
+            messages = [take(each, _MESSAGE, f"{name}.messages", *_MESSAGE) for each in given.pop("messages", ())]
+            parse({**given.get("options", EMPTY), "messages": _SAMPLE}, Edge())
+        except WireError as error:
+            raise ConfigError(f"template {name}: {error.message}") from error
+        if unknown := body.keys() - _TEMPLATE.keys():
+            raise ConfigError(f"template {name}: {min(unknown)} is unknown; there are {', '.join(_TEMPLATE)}")
+        pairs = tuple((each["role"], each["content"]) for each in messages)
+        return cls(name, pairs, **{**given, "required": frozenset(given.get("required", ()))})
 
     @property
     def variables(self) -> frozenset[str]:
