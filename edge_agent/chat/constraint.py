@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from edge_agent.chat import schema
 from edge_agent.chat.calls import Call, no_constant
 from edge_agent.chat.prompt import Constraint
 from edge_agent.chat.request import ChatRequest, Message, ResponseFormat, Tool
-from edge_agent.chat.tools import AnswerParser, CallArguments, CallStart
+from edge_agent.chat.tools import AnswerParser, CallArguments, CallStart, Text
 
 _FENCE: Final = "```"
 _ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
@@ -40,21 +39,19 @@ def build(request: ChatRequest) -> Constraint | None:
     return Constraint(json_schema=json.dumps(schema.close(root, definitions), ensure_ascii=False))
 
 
-def violation(request: ChatRequest, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> str | None:
+def violation(request: ChatRequest, text: str) -> str | None:
     """Say in what a finished answer breaks the request's constraint, in words for the model; None if it holds.
 
-    `calls` are OpenAI's objects, if the answer has been taken apart before; else the text is searched for them. Raises `RequestRefused` when the client's schema or pattern takes too long to check.
+    `text` is all that the model wrote, reasoning and calls included. Raises `RequestRefused` when the client's schema or pattern takes too long to check.
     """
     wanted = request.response_format
-    if _must_call(request) or (_callable(request) and wanted is not None):
-        made = [_made(call) for call in calls] or list(_calls(request, text))
-        problems = (_call_problem(request, call) for call in made)
-        if made:
-            return next((each for each in problems if each), None)
+    content, calls = _take_apart(request, text)
+    if calls and build(request):
+        return next(filter(None, (_call_problem(request, call) for call in calls)), None)
     if _must_call(request):
         names = ", ".join(tool.name for tool in _callable(request))
         return f"it calls no tool; one of these must be called: {names}"
-    return None if wanted is None else _answer_problem(request, wanted, text)
+    return None if wanted is None else _answer_problem(request, wanted, content)
 
 
 def repair(request: ChatRequest, text: str, problem: str) -> tuple[Message, ...]:
@@ -64,8 +61,8 @@ def repair(request: ChatRequest, text: str, problem: str) -> tuple[Message, ...]
     return (Message("assistant", text), Message("user", request_again))
 
 
-def extract_json(text: str) -> str:
-    """Take the JSON out of the only code block of an answer; whatever else the answer is, it stays as it is."""
+def extract_json(text: str) -> str | None:
+    """Find the JSON that is the answer: all of the text, or what its only code block holds; None if neither is JSON."""
     candidates = [text]
     if text.count(_FENCE) == 2:
         candidates.append(text.split(_FENCE)[1].partition("\n")[2])
@@ -73,15 +70,7 @@ def extract_json(text: str) -> str:
         with suppress(ValueError, RecursionError):
             _loads(each)
             return each.strip()
-    return text
-
-
-def normalised(choices: Sequence[str], scores: Sequence[float]) -> list[dict[str, Any]]:
-    """Turn natural logarithms of probabilities, one for each choice, into shares of one."""
-    best = max(scores, default=0.0)
-    weights = [math.exp(score - best) if math.isfinite(best) else 1.0 for score in scores]
-    total = sum(weights)
-    return [{"choice": choice, "probability": weight / total} for choice, weight in zip(choices, weights, strict=True)]
+    return None
 
 
 def _must_call(request: ChatRequest) -> bool:
@@ -112,26 +101,24 @@ def _answer_schema(wanted: ResponseFormat) -> Mapping[str, Any]:
     return wanted.schema if wanted.kind == "json_schema" else _ANY_OBJECT
 
 
-def _calls(request: ChatRequest, text: str) -> Iterator[Call]:
+def _take_apart(request: ChatRequest, text: str) -> tuple[str, list[Call]]:
     tools = [tool.name for tool in _callable(request)]
     forced = tools[0] if len(tools) == 1 and _must_call(request) else None
     parser = AnswerParser(tools, forced=forced)
-    name = ""
+    content, names, calls = "", [], []
     for event in (*parser.feed(text), *parser.finish()):
-        if isinstance(event, CallStart):
-            name = event.name
-        elif isinstance(event, CallArguments):
-            yield Call(name, event.fragment)
-
-
-def _made(call: Mapping[str, Any]) -> Call:
-    return Call(call["function"]["name"], call["function"]["arguments"])
+        match event:
+            case Text(stretch):
+                content += stretch
+            case CallStart(_, name):
+                names.append(name)
+            case CallArguments(index, fragment):
+                calls.append(Call(names[index], fragment))
+    return content, calls
 
 
 def _call_problem(request: ChatRequest, call: Call) -> str | None:
-    tool = next((tool for tool in _callable(request) if tool.name == call.name), None)
-    if tool is None:
-        return f"{call.name} is not to be called"
+    tool = next(tool for tool in request.tools if tool.name == call.name)
     whole = schema.close(tool.parameters, request.edge.defs)
     problem = schema.problem(whole, json.loads(call.arguments), "tools")
     return problem and f"the arguments of {call.name} are wrong: {problem}"
@@ -142,12 +129,11 @@ def _answer_problem(request: ChatRequest, wanted: ResponseFormat, text: str) -> 
         if schema.matches(wanted.regex, text, "response_format.regex"):
             return None
         return f"it does not match the regular expression {wanted.regex}"
-    try:
-        value = _loads(extract_json(text))
-    except (ValueError, RecursionError):
+    found = extract_json(text)
+    if found is None:
         return "it is not JSON"
     whole = schema.close(_answer_schema(wanted), request.edge.defs)
-    return schema.problem(whole, value, "response_format.json_schema")
+    return schema.problem(whole, _loads(found), "response_format.json_schema")
 
 
 def _loads(text: str) -> Any:

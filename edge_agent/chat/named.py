@@ -86,6 +86,27 @@ class NamedTemplate:
         return sandbox.render(sandbox.load(source, strict=True), values, today=None, param="edge.vars")
 
 
+def build(name: str, value: Any) -> NamedTemplate:
+    """Make a template of its configuration; raises `ConfigError` naming what is wrong in it."""
+    message = {vol.Required("role"): vol.In(_ROLES), vol.Required("content"): str}
+    options = {"max_tokens": int, "temperature": vol.Any(int, float), "stop": [str], "response_format": dict}
+    schema = vol.Schema(
+        {
+            vol.Required("messages"): vol.All([message], vol.Length(min=1)),
+            vol.Optional("defaults", default=dict): dict,
+            vol.Optional("required", default=list): [str],
+            vol.Optional("options", default=dict): {vol.Optional(each): kind for each, kind in options.items()},
+        }
+    )
+    try:
+        given = schema(value)
+    except vol.Invalid as error:
+        where = ".".join(str(step) for step in ("templates", name, *error.path))
+        raise ConfigError(f"{where}: {error.msg}") from error
+    messages = [(each["role"], each["content"]) for each in given["messages"]]
+    return NamedTemplate(name, messages, given["defaults"], frozenset(given["required"]), given["options"])
+
+
 def apply(body: Mapping[str, Any], edge: Edge, templates: Mapping[str, NamedTemplate]) -> Mapping[str, Any]:
     """Put a named template's messages before the body's own, and its options under the body's fields."""
     if edge.template is None:
