@@ -73,7 +73,7 @@ class Entry:
 
 
 def load(overlay: Mapping[str, Any] = _EMPTY) -> Mapping[str, Entry]:
-    """The shipped catalogue under the user's own entries; raises `ConfigError` naming the entry and the field."""
+    """The shipped catalogue under the user's own entries; raises `ConfigError` with entry and field, a fault a line."""
     with shipped("models.yaml").open(encoding="utf-8") as file:
         known = yaml.safe_load(file)
     return MappingProxyType({name: _entry(name, each) for name, each in {**known, **overlay}.items()})
@@ -96,9 +96,14 @@ def _entry(name: str, value: Any) -> Entry:
     try:
         return Entry(name=_NAME(name), **_ENTRY(value))
     except vol.Invalid as error:
-        first = error.errors[0] if isinstance(error, vol.MultipleInvalid) else error
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first.path)
-        raise ConfigError(f"models.{name}{where}: {first.error_message}") from error
+        faults = error.errors if isinstance(error, vol.MultipleInvalid) else [error]
+        raise ConfigError("\n".join(sorted(_line(name, fault) for fault in faults))) from error
+
+
+def _line(name: str, fault: vol.Invalid) -> str:
+    plain = {"extra keys not allowed": "is unknown", "required key not provided": "is missing"}
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.path)
+    return f"models.{name}{where}: {plain.get(fault.error_message, fault.error_message)}"
 
 
 def _text(what: str, pattern: str) -> Any:
