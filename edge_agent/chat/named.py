@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
+
+import voluptuous as vol
 
 from edge_agent.chat import sandbox
-from edge_agent.chat.fields import Field, of, take
 from edge_agent.chat.request import parse
 from edge_agent.envelope import EMPTY, Edge
 from edge_agent.errors import ConfigError, RequestRefused
@@ -16,16 +17,18 @@ from edge_agent.wire import WireError
 
 MAX_VARIABLE: Final = 65_536
 """Characters of one variable, written as JSON."""
-_TEXT: Final = of("a string", str)
-_MESSAGE: Final = {"role": _TEXT, "content": _TEXT}
-_TEMPLATE: Final = {
-    "messages": of("a list of messages", list),
-    "defaults": of("an object", Mapping),
-    "required": Field("a list of names", lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v)),
-    "options": of("an object", Mapping),
-}
-_SAMPLE: Final = [{"role": "user", "content": "?"}]
 _ROLES: Final = ("system", "user", "assistant")
+_OPTIONS: Final = ("max_tokens", "temperature", "stop", "response_format")
+_CONFIGURATION: Final = vol.Schema(
+    {
+        vol.Required("messages"): vol.All(
+            [{vol.Required("role"): vol.In(_ROLES), vol.Required("content"): str}], vol.Length(min=1)
+        ),
+        vol.Optional("defaults", default=dict): dict,
+        vol.Optional("required", default=list): [str],
+        vol.Optional("options", default=dict): {vol.Optional(each): object for each in _OPTIONS},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +43,8 @@ class NamedTemplate:
     """Fields of the body (max_tokens, temperature, stop, response_format) that a request may override."""
 
     def __post_init__(self) -> None:
-        if not self.messages:
-            raise ConfigError(f"template {self.name}: it needs at least one message")
-        for role, source in self.messages:
-            if role not in _ROLES:
-                raise ConfigError(f"template {self.name}: the role {role!r} must be one of {', '.join(_ROLES)}")
+        for _, source in self.messages:
             sandbox.load(source, strict=True)
-
-    @classmethod
-    def build(cls, name: str, body: Any) -> Self:
-        """Read a template of the configuration; raises `ConfigError`, naming what is wrong."""
-        try:
-            given = take(body, _TEMPLATE, name)
-            messages = [take(each, _MESSAGE, f"{name}.messages", *_MESSAGE) for each in given.pop("messages", ())]
-            parse({**given.get("options", EMPTY), "messages": _SAMPLE}, Edge())
-        except WireError as error:
-            raise ConfigError(f"template {name}: {error.message}") from error
-        if unknown := body.keys() - _TEMPLATE.keys():
-            raise ConfigError(f"template {name}: {min(unknown)} is unknown; there are {', '.join(_TEMPLATE)}")
-        pairs = tuple((each["role"], each["content"]) for each in messages)
-        return cls(name, pairs, **{**given, "required": frozenset(given.get("required", ()))})
 
     @property
     def variables(self) -> frozenset[str]:
@@ -88,21 +73,14 @@ class NamedTemplate:
 
 def build(name: str, value: Any) -> NamedTemplate:
     """Make a template of its configuration; raises `ConfigError` naming what is wrong in it."""
-    message = {vol.Required("role"): vol.In(_ROLES), vol.Required("content"): str}
-    options = {"max_tokens": int, "temperature": vol.Any(int, float), "stop": [str], "response_format": dict}
-    schema = vol.Schema(
-        {
-            vol.Required("messages"): vol.All([message], vol.Length(min=1)),
-            vol.Optional("defaults", default=dict): dict,
-            vol.Optional("required", default=list): [str],
-            vol.Optional("options", default=dict): {vol.Optional(each): kind for each, kind in options.items()},
-        }
-    )
     try:
-        given = schema(value)
+        given = _CONFIGURATION(value)
+        parse({**given["options"], "messages": [{"role": "user", "content": "?"}]}, Edge())
     except vol.Invalid as error:
         where = ".".join(str(step) for step in ("templates", name, *error.path))
         raise ConfigError(f"{where}: {error.msg}") from error
+    except WireError as error:
+        raise ConfigError(f"templates.{name}.options: {error.message}") from error
     messages = [(each["role"], each["content"]) for each in given["messages"]]
     return NamedTemplate(name, messages, given["defaults"], frozenset(given["required"]), given["options"])
 

@@ -123,6 +123,7 @@ class Limits:
     max_tokens: int = _set(512, rules.whole(1, 1 << 20), "tokens of an answer when the request says nothing")
     timeout_s: float = _set(120.0, rules.seconds(1, 86400), "deadline when the request says nothing")
     max_timeout_s: float = _set(3600.0, rules.seconds(1, 86400), "longest deadline a request may ask for")
+    drain_s: float = _set(15.0, rules.seconds(0, 3600), "how long running answers may take when the node stops")
 
     def __post_init__(self) -> None:
         if self.timeout_s > self.max_timeout_s:

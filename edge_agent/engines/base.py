@@ -187,6 +187,11 @@ def load(name: str) -> type[Engine]:
     return engine
 
 
+def needs_model(name: str) -> bool:
+    """Whether this engine loads a model from files; it is then told where as the option `model`."""
+    return name in ENGINES and ENGINES[name].native
+
+
 def create(name: str, options: Mapping[str, Any]) -> Engine:
     """Build the engine called `name`, in a child process where it is native; raises `ConfigError`."""
     runtime = ENGINES.get(name)

@@ -1,0 +1,185 @@
+"""The composition root: builds one node out of its configuration, runs it, and takes it down in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from edge_agent import __version__
+from edge_agent.chat import named
+from edge_agent.chat.named import NamedTemplate
+from edge_agent.config import Config
+from edge_agent.doors.mqtt import MqttDoor, Node
+from edge_agent.doors.mqtt.admin import Operations
+from edge_agent.engines import base
+from edge_agent.models import catalogue, download
+from edge_agent.serving.backlog import Backlog
+from edge_agent.serving.scheduler import Job, Scheduler
+from edge_agent.serving.supervisor import Patience, Supervisor
+from edge_agent.serving.turn import Rules
+from edge_agent.wire import Info, State
+
+_LOG = logging.getLogger(__name__)
+_GOODBYE_S: Final = 5.0
+_MEMORY_STEP: Final = 16 << 20
+"""Memory is announced in steps, so that a quiet node keeps quiet."""
+
+
+class App:
+    """One node. `run` serves until `stop` is called, a signal comes or its broker name turns out to be taken."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.boot = secrets.token_hex(4)
+        self._stopping = asyncio.Event()
+        self._model = Path(config.model).stem if base.needs_model(config.engine.name) else config.engine.name
+        patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
+        self.supervisor = Supervisor(self._create, config.template, patience, self._engine_changed)
+        self.scheduler = Scheduler(
+            Backlog[Job](config.backlog.size, config.backlog.per_client),
+            self.supervisor,
+            Rules(config.limits.max_tokens, config.engine.stall_s),
+            self._changed,
+        )
+        node = Node(config.node, self.boot, self._model, self._phase, self._room, self._describe)
+        operations = Operations(self.supervisor.reload, self.scheduler.refuse, self.stop, lambda: public(config))
+        self.door = MqttDoor(config, node, self.scheduler, _named(config.templates), operations)
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Serve; raises `OperatorError` for what only a person can mend. `started` is called once signals are heard."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            async with asyncio.TaskGroup() as house:
+                keeper = house.create_task(self.supervisor.run(), name="supervisor")
+                server = house.create_task(self.scheduler.run(), name="scheduler")
+                door = house.create_task(self.door.run(), name="mqtt door")
+                started()
+                await self._stopping.wait()
+                await self.scheduler.drain(self.config.limits.drain_s)
+                self.door.close()
+                with suppress(TimeoutError):  # A broker that is away hears no goodbye; its last will speaks for us.
+                    async with asyncio.timeout(_GOODBYE_S):
+                        await asyncio.wait([door])
+                for task in (door, server, keeper):
+                    task.cancel()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Drain, say goodbye and end `run`."""
+        self._stopping.set()
+
+    async def _create(self) -> base.Engine:
+        config, options = self.config, dict(self.config.engine.options)
+        if base.needs_model(config.engine.name):
+            model = await asyncio.to_thread(self._fetch)
+            options = {"cache_dir": str(config.data_dir / "cache"), **options, "model": str(model)}
+        return base.create(config.engine.name, options)
+
+    def _fetch(self) -> Path:
+        config = self.config
+        folder = config.source.parent if config.source else None
+        entry = catalogue.resolve(config.model, catalogue.load(config.models), folder)
+        return entry if isinstance(entry, Path) else download.ensure(entry, config.data_dir)
+
+    def _phase(self) -> str:
+        return "draining" if self.scheduler.draining else self.supervisor.phase.announced
+
+    def _room(self) -> int:
+        return self.scheduler.backlog.room if self._phase() == "ready" else 0
+
+    def _describe(self, shared: bool) -> tuple[State, Info | None]:
+        scheduler, meter = self.scheduler, self.scheduler.meter
+        memory = _resident() + self.supervisor.health.memory
+        state = State(
+            boot=self.boot,
+            phase=self._phase(),
+            why=self.supervisor.why[:256],
+            running=scheduler.running,
+            queued=len(scheduler.backlog),
+            room=self._room(),
+            read_tps=_figures(meter.read_tps),
+            write_tps=_figures(meter.write_tps),
+            first_token_s=_figures(meter.first_token_s),
+            cache_hits=round(meter.cache_hits, 2),
+            memory=memory - memory % _MEMORY_STEP,
+            pool="shared" if shared else "alone",
+        )
+        return state, self._card()
+
+    def _card(self) -> Info | None:
+        loaded, limits = self.supervisor.loaded, self.config.limits
+        if loaded is None:
+            return None
+        can = loaded.engine.capabilities
+        return Info(
+            node=self.config.node,
+            software=__version__,
+            model=self._model,
+            engine=self.config.engine.name,
+            template=loaded.template_name,
+            context=can.context,
+            limits={
+                "request_bytes": limits.request_bytes,
+                "chunk_bytes": limits.chunk_bytes,
+                "final_bytes": limits.final_bytes,
+                "max_tokens": limits.max_tokens,
+                "timeout_s": limits.timeout_s,
+                "max_timeout_s": limits.max_timeout_s,
+            },
+            capabilities={
+                "constrained": can.constrained,
+                "logprobs": can.logprobs,
+                "parallel": can.parallel,
+                "prefix_cache": can.prefix_cache,
+                "scores": can.scores,
+            },
+        )
+
+    def _changed(self) -> None:
+        self.door.changed()
+
+    def _engine_changed(self) -> None:
+        self.scheduler.wake()
+
+
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as plain JSON, without what is secret."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value) if each.repr}
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    shown: dict[str, Any] = plain(config)
+    return shown
+
+
+def _named(templates: Mapping[str, Any]) -> dict[str, NamedTemplate]:
+    return {name: named.build(name, body) for name, body in templates.items()}
+
+
+def _figures(value: float) -> float:
+    """Two significant figures: what a node measures of itself is no better than that, and changes less often."""
+    return float(f"{value:.2g}")
+
+
+def _resident() -> int:
+    """Bytes of memory this process holds."""
+    with Path("/proc/self/statm").open() as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

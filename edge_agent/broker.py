@@ -1,0 +1,280 @@
+"""The one place that knows an MQTT library. A `Dialer` makes connections, a `Link` is one of them.
+
+What aiomqtt 2.5 asks for (docs/decisions/0005): a new client object for every attempt, one reader, one writer,
+TCP_NODELAY set by hand, and a socket closed by us where a connection attempt fails half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_agent.config import Broker
+from edge_agent.errors import BrokerError
+
+_LOG = logging.getLogger(__name__)
+_NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+_INCOMING = 10_000
+"""Messages read but not yet handled; what comes beyond is dropped, and its sender tries again."""
+_LARGEST = 16 << 20
+"""Bytes of the largest packet the broker may send us; above our own limits, so that those can be answered."""
+_WRONG_VERSION = (1, 132)
+_DENIED = (4, 5, 134, 135)
+_GOODBYE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """The MQTT 5 properties we read and mirror; all of them are optional and absent on 3.1.1."""
+
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry_s: int | None = None
+    content_type: str | None = None
+    user: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    extras: Extras | None
+    """None when the sender's message came without MQTT 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A message to the broker, at QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    extras: Extras | None = None
+
+
+class Link:
+    """A live connection. Every method raises `BrokerError` once it is lost."""
+
+    def __init__(self, client: aiomqtt.Client, protocol: aiomqtt.ProtocolVersion, where: str) -> None:
+        self._client = client
+        self._where = where
+        self.v5 = protocol is aiomqtt.ProtocolVersion.V5
+
+    async def subscribe(self, pattern: str, *, replay: bool = True) -> None:
+        """Subscribe at QoS 1, or raise when the broker refuses. `replay` asks for the retained messages too."""
+        options = None
+        if self.v5:
+            shared = pattern.startswith("$share/")
+            handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if replay else SubscribeOptions.RETAIN_DO_NOT_SEND
+            # Retain-as-published shows that a request was sent retained, also when it comes live.
+            options = SubscribeOptions(qos=1, retainAsPublished=not replay, retainHandling=0 if shared else handling)
+        with self._errors():
+            codes = await self._client.subscribe(pattern, qos=0 if options else 1, options=options)
+        refused = [code for code in codes if (code if isinstance(code, int) else code.value) >= 128]  # noqa: PLR2004
+        if refused:
+            raise BrokerError(f"{self._where} refuses a subscription to {pattern}: check its access control list")
+
+    async def unsubscribe(self, pattern: str) -> None:
+        with self._errors():
+            await self._client.unsubscribe(pattern)
+
+    async def publish(self, message: Outbound) -> None:
+        """Publish and wait until the broker has it."""
+        properties = _properties(message.extras) if self.v5 and message.extras else None
+        with self._errors():
+            await self._client.publish(
+                message.topic, message.payload, qos=1, retain=message.retain, properties=properties
+            )
+
+    async def messages(self) -> AsyncIterator[Inbound]:
+        """Everything that arrives, in order; for one reader only."""
+        with self._errors():
+            async for message in self._client.messages:
+                extras = _extras(message.properties) if self.v5 else None
+                yield Inbound(message.topic.value, message.payload, message.retain, extras)
+
+    @staticmethod
+    def _errors() -> _Translated:
+        return _Translated()
+
+
+class _Translated:
+    """Turns the library's errors into ours."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (aiomqtt.MqttError, OSError)):
+            raise BrokerError(f"the connection to the broker is lost: {error}") from error
+
+
+class Dialer:
+    """Knows one broker and how to reach it; remembers which protocol version it speaks."""
+
+    def __init__(self, broker: Broker, identifier: str, will: Outbound | None = None) -> None:
+        self._broker = broker
+        self._identifier = identifier
+        self._will = will
+        self._v5 = broker.protocol != "3.1.1"
+        self.where = f"the broker at {broker.host}:{broker.port}"
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Link]:
+        """Connect for the length of a block; raises `BrokerError` saying what to look at."""
+        tls = await asyncio.to_thread(self._tls)
+        client = self._client(tls)
+        protocol = aiomqtt.ProtocolVersion.V5 if self._v5 else aiomqtt.ProtocolVersion.V311
+        try:
+            try:
+                await client.__aenter__()
+            except aiomqtt.MqttError as error:
+                raise self._refusal(error) from error
+            try:
+                yield Link(client, protocol, self.where)
+            finally:
+                client.timeout = _GOODBYE_S
+                with _Quiet():
+                    await client.__aexit__(None, None, None)
+        finally:
+            client.abandon()
+
+    async def keep(self, serve: Callable[[Link], Awaitable[None]], lost: Callable[[BrokerError], None]) -> None:
+        """Connect again and again, with jittered and growing pauses, and `serve` each connection until it is lost.
+
+        Returns when `serve` returns; anything but the loss of the connection passes through.
+        """
+        delay = 0.5
+        while True:
+            since = asyncio.get_running_loop().time()
+            try:
+                async with self.connect() as link:
+                    await serve(link)
+                    return
+            except* BrokerError as group:
+                error = _first(group)
+            lost(error)
+            if asyncio.get_running_loop().time() - since > self._broker.reconnect_max_s:
+                delay = 0.5
+            await asyncio.sleep(delay * random.uniform(0.6, 1.2))  # noqa: S311
+            delay = min(delay * 2, self._broker.reconnect_max_s)
+
+    def _client(self, tls: ssl.SSLContext | None) -> _Client:
+        broker, properties = self._broker, None
+        if self._v5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.MaximumPacketSize = _LARGEST
+        will = self._will
+        client = _Client(
+            broker.host,
+            broker.port,
+            identifier=self._identifier,
+            protocol=aiomqtt.ProtocolVersion.V5 if self._v5 else aiomqtt.ProtocolVersion.V311,
+            username=broker.username,
+            password=broker.password,
+            tls_context=tls,
+            clean_session=None if self._v5 else True,
+            clean_start=True if self._v5 else 3,
+            properties=properties,
+            keepalive=broker.keepalive_s,
+            timeout=broker.timeout_s,
+            max_queued_incoming_messages=_INCOMING,
+            will=aiomqtt.Will(will.topic, will.payload, 1, retain=True) if will else None,
+            socket_options=[_NODELAY],
+        )
+        client.pending_calls_threshold = 1 << 30
+        return client
+
+    def _tls(self) -> ssl.SSLContext | None:
+        tls = self._broker.tls
+        if tls is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=tls.ca)
+            if tls.certificate:
+                context.load_cert_chain(tls.certificate, tls.key)
+        except (OSError, ssl.SSLError) as error:
+            raise BrokerError(f"broker.tls: {error}") from error
+        if tls.insecure:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+    def _refusal(self, error: aiomqtt.MqttError) -> BrokerError:
+        code = getattr(error, "rc", None)
+        code = getattr(code, "value", code)
+        if code in _DENIED:
+            return BrokerError(f"{self.where} refuses the login: check broker.username and broker.password")
+        if self._broker.protocol == "auto" and (code in _WRONG_VERSION or code is None):
+            self._v5 = not self._v5  # A broker without MQTT 5 refuses it, or never answers: try the other next.
+        return BrokerError(f"cannot reach {self.where}: {error}; check broker.host, broker.port and broker.tls")
+
+
+class _Client(aiomqtt.Client):
+    """A client whose socket can be closed after an attempt that failed half-way, which the library leaves open."""
+
+    def abandon(self) -> None:
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+        if (sock := self._client.socket()) is not None and sock.fileno() >= 0:
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+            sock.close()
+
+
+class _Quiet:
+    """A goodbye that the broker does not hear is logged, not raised: we are leaving anyway."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, (aiomqtt.MqttError, OSError, ValueError)):
+            _LOG.debug("the broker did not hear our goodbye", extra={"why": str(error)})
+            return True
+        return False
+
+
+def _first(group: BaseExceptionGroup[BrokerError]) -> BrokerError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, BrokerError) else BrokerError(str(error))
+
+
+def _extras(properties: Properties | None) -> Extras:
+    def get(name: str) -> object:
+        return getattr(properties, name, None)
+
+    response, correlation, expiry = get("ResponseTopic"), get("CorrelationData"), get("MessageExpiryInterval")
+    return Extras(
+        response_topic=response if isinstance(response, str) else None,
+        correlation=correlation if isinstance(correlation, bytes) else None,
+        expiry_s=expiry if isinstance(expiry, int) else None,
+    )
+
+
+def _properties(extras: Extras) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if extras.correlation is not None:
+        properties.CorrelationData = extras.correlation
+    if extras.expiry_s is not None:
+        properties.MessageExpiryInterval = extras.expiry_s
+    if extras.content_type is not None:
+        properties.ContentType = extras.content_type
+    if extras.response_topic is not None:
+        properties.ResponseTopic = extras.response_topic
+    if extras.user:
+        properties.UserProperty = list(extras.user)
+    return properties

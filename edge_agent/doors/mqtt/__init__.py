@@ -1,0 +1,5 @@
+"""The MQTT door."""
+
+from edge_agent.doors.mqtt.door import MqttDoor, Node
+
+__all__ = ["MqttDoor", "Node"]

@@ -1,0 +1,65 @@
+"""What waits to be published: in order, bounded, and kept while the broker is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from edge_agent.broker import Link, Outbound
+
+_LOG = logging.getLogger(__name__)
+_SOFT = 16 << 20
+"""Bytes beyond which chunks are dropped: the final message of their answer repairs the loss."""
+_HARD = 32 << 20
+"""Bytes beyond which no further request is read, until some of this has gone out."""
+
+
+class Outbox:
+    """A queue with one writer. Messages are confirmed by the broker before the next one goes out."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Outbound] = deque()
+        self._bytes = 0
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.dropped = 0
+
+    def put(self, message: Outbound, *, droppable: bool = False) -> None:
+        """Queue a message. A droppable one is let go when too much waits."""
+        if droppable and self._bytes > _SOFT:
+            self.dropped += 1
+            if self.dropped == 1:
+                _LOG.warning("the broker takes messages too slowly: chunks are being dropped")
+            return
+        self._waiting.append(message)
+        self._bytes += len(message.payload)
+        self._filled.set()
+        self._emptied.clear()
+        if self._bytes > _HARD:
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Wait until more may be put in."""
+        await self._room.wait()
+
+    async def emptied(self) -> None:
+        """Wait until everything has been confirmed."""
+        await self._emptied.wait()
+
+    async def pump(self, link: Link) -> None:
+        """Publish over this connection until it is lost; what was not confirmed stays for the next one."""
+        while True:
+            await self._filled.wait()
+            while self._waiting:
+                message = self._waiting[0]
+                await link.publish(message)
+                self._waiting.popleft()
+                self._bytes -= len(message.payload)
+                if self._bytes <= _SOFT:
+                    self._room.set()
+            self._filled.clear()
+            self._emptied.set()

@@ -1,0 +1,174 @@
+"""Keeps the engine alive: starts it, watches it, restarts it with growing patience, and gives up when that is vain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from edge_agent.chat.template import choose
+from edge_agent.engines.base import Engine, Health
+from edge_agent.errors import EngineFailed, EngineStalled, OperatorError
+from edge_agent.serving.turn import Loaded
+
+_LOG = logging.getLogger(__name__)
+
+
+class Phase(Enum):
+    """The life of an engine."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RECOVERING = "recovering"
+    """Broken, and waiting to be started again: clients are told `loading`."""
+    FAILED = "failed"
+
+    @property
+    def announced(self) -> str:
+        """The phase as the wire names it."""
+        return "loading" if self is Phase.RECOVERING else self.value
+
+
+class Sign(Enum):
+    """What moves an engine from phase to phase."""
+
+    LOADED = "loaded"
+    BROKE = "broke"
+    RETRY = "retry"
+    GAVE_UP = "gave up"
+
+
+TRANSITIONS: Final[Mapping[tuple[Phase, Sign], Phase]] = MappingProxyType(
+    {
+        (Phase.LOADING, Sign.LOADED): Phase.READY,
+        (Phase.LOADING, Sign.BROKE): Phase.RECOVERING,
+        (Phase.READY, Sign.BROKE): Phase.RECOVERING,
+        (Phase.RECOVERING, Sign.RETRY): Phase.LOADING,
+        (Phase.RECOVERING, Sign.GAVE_UP): Phase.FAILED,
+        (Phase.LOADING, Sign.GAVE_UP): Phase.FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the supervisor waits for what. Seconds."""
+
+    start_s: float = 600.0
+    restarts: int = 5
+    """More failures than this within the window, and the supervisor gives up."""
+    window_s: float = 300.0
+    backoff_s: float = 1.0
+    backoff_max_s: float = 30.0
+    health_s: float = 5.0
+    """Between two looks at an engine; two bad ones in a row mean it has stalled."""
+
+
+class Supervisor:
+    """Owns the engine. `loaded` is the ready one, or None; `changed` is called after every move and every look.
+
+    `template` is the operator's choice of chat template, None for the model's own.
+    """
+
+    def __init__(
+        self,
+        create: Callable[[], Awaitable[Engine]],
+        template: str | None,
+        patience: Patience,
+        changed: Callable[[], None],
+    ) -> None:
+        self._create = create
+        self._template = template
+        self._patience = patience
+        self._changed = changed
+        self._failures: deque[float] = deque()
+        self._broken: asyncio.Future[EngineFailed] | None = None
+        self.phase = Phase.LOADING
+        self.why = ""
+        self.loaded: Loaded | None = None
+        self.health = Health(ok=False)
+        self.restarts = 0
+
+    async def run(self) -> None:
+        """Keep an engine running until cancelled, or until it has failed for good; the engine is closed on the way."""
+        while self.phase is not Phase.FAILED:
+            try:
+                await self._live()
+            except OperatorError as error:
+                self._move(Sign.GAVE_UP, str(error))
+            except EngineFailed as error:
+                _LOG.warning("engine broke", extra={"why": error.message})
+                self._move(Sign.BROKE, error.message)
+                await self._recover()
+
+    def broke(self, loaded: Loaded, error: EngineFailed) -> None:
+        """Report that a turn saw this engine fail; the first report counts."""
+        if loaded is self.loaded and self._broken and not self._broken.done():
+            self._broken.set_result(error)
+
+    def reload(self) -> None:
+        """Close the engine and start a new one, as an operator asks."""
+        if self.loaded is not None:
+            self.broke(self.loaded, EngineFailed("reloading", code="unavailable"))
+
+    def unavailable(self) -> EngineFailed:
+        """What to tell a request that cannot be served now."""
+        retry = None if self.phase is Phase.FAILED else 2.0
+        why = f": {self.why}" if self.why else ""
+        return EngineFailed(f"the engine is {self.phase.announced}{why}", code="unavailable", retry_after_s=retry)
+
+    async def _live(self) -> None:
+        engine = await self._create()
+        try:
+            async with asyncio.timeout(self._patience.start_s):
+                await engine.__aenter__()
+        except TimeoutError:
+            await engine.__aexit__(None, None, None)
+            raise EngineStalled(f"not ready after {self._patience.start_s:g} s") from None
+        try:
+            self._broken = asyncio.get_running_loop().create_future()
+            self.loaded = Loaded(engine, *choose(engine.dialect, self._template))
+            self._move(Sign.LOADED)
+            raise await self._watch(engine, self._broken)
+        finally:
+            self.loaded = None
+            await engine.__aexit__(None, None, None)
+
+    async def _watch(self, engine: Engine, broken: asyncio.Future[EngineFailed]) -> EngineFailed:
+        bad = 0
+        while True:
+            self.health = await engine.health()
+            bad = 0 if self.health.ok else bad + 1
+            if bad >= 2:  # noqa: PLR2004
+                return EngineStalled(self.health.detail or "the engine does not answer")
+            self._changed()
+            done, _ = await asyncio.wait([broken], timeout=self._patience.health_s if not bad else 1.0)
+            if done:
+                return broken.result()
+
+    async def _recover(self) -> None:
+        now = time.monotonic()
+        self._failures.append(now)
+        self.restarts += 1
+        while self._failures[0] < now - self._patience.window_s:
+            self._failures.popleft()
+        if len(self._failures) > self._patience.restarts:
+            self._move(Sign.GAVE_UP, f"{len(self._failures)} failures in a row; the last: {self.why}")
+            return
+        delay = min(self._patience.backoff_s * 2 ** (len(self._failures) - 1), self._patience.backoff_max_s)
+        await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311
+        self._move(Sign.RETRY, self.why)
+
+    def _move(self, sign: Sign, why: str = "") -> None:
+        self.phase = TRANSITIONS[self.phase, sign]
+        self.why = why
+        level = logging.ERROR if self.phase is Phase.FAILED else logging.INFO
+        _LOG.log(level, "engine is %s", self.phase.announced, extra={"why": why})
+        self._changed()
