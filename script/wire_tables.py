@@ -32,8 +32,8 @@ INFO_MEANINGS = {
     "engine": "runtime it runs on",
     "template": "chat format it is spoken to in",
     "context": "tokens that prompt and answer may have together",
-    "limits": "bounds of a request and its answer, see Limits",
-    "capabilities": "what requests may ask for",
+    "limits": "bounds of a request and its answer, see [Limits](#limits)",
+    "capabilities": "`constrained` (schemas are enforced), `logprobs`, `parallel` (answers at once), `prefix_cache`, `scores`",
     "protocol": "newest protocol the node speaks",
     "min_protocol": "oldest protocol the node speaks",
 }
@@ -117,7 +117,8 @@ def _card(cls: type[Info | State], meanings: Mapping[str, str]) -> str:
 
 def limits() -> str:
     """What the configuration lets one request be."""
-    rows = ((f"`{o.path[-1]}`", f"{o.shown}", o.meaning) for o in options(Config) if o.path[0] == "limits")
+    announced = (o for o in options(Config) if o.path[0] == "limits" and o.path[1] != "drain_s")  # Of no request.
+    rows = ((f"`{o.path[1]}`", o.shown, o.meaning) for o in announced)
     return table(("limit", "default", "meaning"), rows)
 
 
