@@ -42,7 +42,8 @@ def build(request: ChatRequest) -> Constraint | None:
 def violation(request: ChatRequest, text: str) -> str | None:
     """Say in what a finished answer breaks the request's constraint, in words for the model; None if it holds.
 
-    `text` is all that the model wrote, reasoning and calls included. Raises `RequestRefused` when the client's schema or pattern takes too long to check.
+    `text` is all that the model wrote, reasoning and calls included. Raises `RequestRefused` when the client's schema
+    or pattern takes too long to check.
     """
     wanted = request.response_format
     content, calls = _take_apart(request, text)

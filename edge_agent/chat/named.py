@@ -43,8 +43,11 @@ class NamedTemplate:
     """Fields of the body (max_tokens, temperature, stop, response_format) that a request may override."""
 
     def __post_init__(self) -> None:
-        for _, source in self.messages:
-            sandbox.load(source, strict=True)
+        for index, (_, source) in enumerate(self.messages):
+            try:
+                sandbox.load(source, strict=True)
+            except ConfigError as error:
+                raise ConfigError(f"templates.{self.name}.messages.{index}: {error}") from error
 
     @property
     def variables(self) -> frozenset[str]:
