@@ -33,7 +33,7 @@ INFO_MEANINGS = {
     "template": "chat format it is spoken to in",
     "context": "tokens that prompt and answer may have together",
     "limits": "bounds of a request and its answer, see [Limits](#limits)",
-    "capabilities": "`constrained` (schemas are enforced), `logprobs`, `parallel` (answers at once), `prefix_cache`, `scores`",
+    "capabilities": "`constrained` (schemas are enforced), `logprobs`, `parallel` (how many), `prefix_cache`, `scores`",
     "protocol": "newest protocol the node speaks",
     "min_protocol": "oldest protocol the node speaks",
 }
