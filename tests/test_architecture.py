@@ -60,16 +60,22 @@ def test_everything_parses_as_python_3_11() -> None:
         ast.parse(path.read_text("utf-8"), path.name, feature_version=(3, 11))
 
 
+def lengths() -> dict[str, int]:
+    return {name_of(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
+
+
 def test_no_file_is_longer_than_the_budget() -> None:
-    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
-    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES_FILE} == {}
-    assert sum(lengths.values()) <= MAX_LINES_AGENT
+    assert {name: lines for name, lines in lengths().items() if lines > MAX_LINES_FILE} == {}
+
+
+def test_the_agent_is_no_longer_than_the_budget() -> None:
+    assert sum(lengths().values()) <= MAX_LINES_AGENT
 
 
 def test_no_function_is_longer_than_the_budget(trees: dict[Path, ast.Module]) -> None:
     functions = nodes(trees, ast.FunctionDef, ast.AsyncFunctionDef)
-    lengths = {f"{file}:{node.name}": node.end_lineno - node.lineno + 1 for file, node in functions}
-    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES_FUNCTION} == {}
+    long = {f"{file}:{node.name}": node.end_lineno - node.lineno + 1 for file, node in functions}
+    assert {name: lines for name, lines in long.items() if lines > MAX_LINES_FUNCTION} == {}
 
 
 def test_nothing_is_validated_by_assert(trees: dict[Path, ast.Module]) -> None:
