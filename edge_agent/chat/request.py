@@ -225,7 +225,7 @@ def _messages(value: list[Any] | None, edge: Edge) -> tuple[Message, ...]:
     messages = tuple(_message(each, f"messages[{index}]", called) for index, each in enumerate(value))
     if messages[-1].role == "assistant" and edge.op != "prepare":
         where = f"messages[{len(messages) - 1}].role"
-        raise RequestRefused("the last message must not be the assistant's: ask something", param=where)
+        raise RequestRefused(f"{where}: the last message must not be the assistant's, ask something", param=where)
     return messages
 
 

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+import warnings
+
+import pytest
+
+from edge_agent.chat import schema
+from edge_agent.errors import RequestRefused, Unsupported
+from edge_agent.wire import WireError
+
+
+def nested(depth):
+    node = {"type": "string"}
+    for _ in range(depth):
+        node = {"properties": {"a": node}}
+    return node
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        True,
+        {"type": "text"},
+        {"$ref": "https://example.org/schema.json"},
+        {"$ref": "#/properties/a"},
+        {"$ref": "#/$defs/missing"},
+        {"$ref": 5},
+        {"properties": {"enum": {"$ref": "file:///etc/passwd"}}},
+        {"pattern": "("},
+        {"pattern": "a{99999999999999999999}"},
+        nested(40),
+        {"properties": {f"p{i}": {"type": "string"} for i in range(5000)}},
+    ],
+)
+def test_a_schema_that_is_wrong_remote_or_huge_is_refused(bad):
+    with pytest.raises(RequestRefused) as refusal:
+        schema.check(bad, {}, "here")
+    assert refusal.value.param == "here"
+
+
+@pytest.mark.parametrize("key", ["$id", "$anchor", "$dynamicRef", "patternProperties"])
+def test_keywords_that_change_what_a_reference_means_are_unsupported(key):
+    with pytest.raises(Unsupported):
+        schema.check({"properties": {"a": {key: "x"}}}, {}, "here")
+
+
+def test_names_and_data_in_a_schema_may_look_like_keywords():
+    schema.check(
+        {"properties": {"$id": {"type": "string"}, "default": {"enum": [{"$ref": "http://example.org"}]}}}, {}, "x"
+    )
+
+
+def test_references_reach_the_definitions_of_the_request_and_of_the_schema():
+    defs = {"room": {"enum": ["hall"]}}
+    body = {"properties": {"a": {"$ref": "#/$defs/room"}, "b": {"$ref": "#/$defs/own"}}, "$defs": {"own": True}}
+    schema.check(body, defs, "x")
+    whole = schema.close(body, defs)
+    assert schema.problem(whole, {"a": "hall", "b": 1}, "x") is None
+    assert schema.problem(whole, {"a": "attic"}, "x") == "at a: 'attic' is not one of ['hall']"
+
+
+def test_lifted_definitions_keep_apart_from_others_of_the_same_name():
+    body = {
+        "properties": {"$ref": {"$ref": "#/$defs/n"}, "o": {"$ref": "#/$defs/other"}},
+        "$defs": {"n": {"type": "null"}},
+    }
+    lifted, own = schema.lift(body, "t.")
+    assert lifted == {"properties": {"$ref": {"$ref": "#/$defs/t.n"}, "o": {"$ref": "#/$defs/other"}}}
+    assert own == {"t.n": {"type": "null"}}
+
+
+def test_nothing_is_fetched_from_the_network():
+    with pytest.raises(RequestRefused), warnings.catch_warnings(action="error"):
+        schema.problem({"$ref": "http://127.0.0.1:9/x.json"}, {}, "here")
+
+
+def laughs():
+    definitions = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)}
+    return {"$ref": "#/$defs/a0", "$defs": {**definitions, "a40": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("bomb", "value"),
+    [
+        (laughs(), "x"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, 1),
+        ({"pattern": "^(a|a)*$"}, "a" * 60 + "b"),
+    ],
+)
+def test_a_schema_that_explodes_is_refused_soon(bomb, value):
+    schema.check(bomb, {}, "here")
+    with pytest.raises(WireError) as refusal:
+        schema.problem(bomb, value, "here")
+    assert refusal.value.param == "here"
+
+
+def test_a_pattern_that_explodes_is_refused_soon():
+    with pytest.raises(RequestRefused, match=re.escape("takes too long")):
+        schema.matches("(a|a)*", "a" * 60 + "b", "here")
