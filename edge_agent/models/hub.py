@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import partial
@@ -22,7 +21,6 @@ _TIMEOUT_S: Final = 30.0
 
 def fetch(source: HubSource, folder: Path, report: Callable[[int, int], None]) -> list[File]:
     """Put the files into `folder`; returns what each must be, as far as catalogue and hub tell. Raises `ModelError`."""
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to load, and seldom needed
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # noqa: PLC0415 - httpx's, by version
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,8 +30,7 @@ def fetch(source: HubSource, folder: Path, report: Callable[[int, int], None]) -
         require_space(folder, total - _stored(folder) + _SLACK)
         done = 0
         for file in files:
-            bar = _bar(partial(_report, report, done, total))
-            hf_hub_download(source.repo, file.path, revision=source.revision, local_dir=folder, tqdm_class=bar)
+            _get(source, file, folder, partial(_report, report, done, total))
             done += file.size or 0
             report(done, total)
     except (HTTPError, OSError) as error:
@@ -42,8 +39,33 @@ def fetch(source: HubSource, folder: Path, report: Callable[[int, int], None]) -
             f"{source.repo} cannot be fetched: {said}: check the network, the proxy and HF_ENDPOINT "
             "(and HF_TOKEN for a model that asks for consent), then try again: what has come is kept"
         ) from error
-    shutil.rmtree(folder / ".cache")
     return files
+
+
+def _get(source: HubSource, file: File, folder: Path, report: Callable[[int], None]) -> None:
+    """Fetch one file, from where an earlier try stopped: `hf_hub_download` would throw that away."""
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - slow to load, and seldom needed
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415 - as above
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined] # noqa: PLC0415 - as above
+
+    target = folder / file.path
+    if target.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    with part.open("ab") as content:
+        if file.size is None or content.tell() > file.size:
+            content.truncate(0)
+            content.seek(0)
+        http_get(
+            hf_hub_url(source.repo, file.path, revision=source.revision),
+            content,
+            resume_size=content.tell(),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            tqdm_class=_bar(report),
+        )
+    part.replace(target)
 
 
 def _report(report: Callable[[int, int], None], before: int, total: int, fetched: int) -> None:
