@@ -1,0 +1,201 @@
+"""The one thread that owns the pipeline: it steps while something runs, sleeps otherwise, and never meets asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import openvino
+import openvino_genai
+
+from edge_agent.engines.base import FinishReason
+from edge_agent.engines.openvino.residency import Reading, Residency
+from edge_agent.errors import EngineFailed
+
+_FINISH: Final[dict[Any, FinishReason]] = {
+    openvino_genai.GenerationFinishReason.STOP: "stop",
+    openvino_genai.GenerationFinishReason.LENGTH: "length",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one sequence gained in one step."""
+
+    ids: list[int]
+    logprobs: list[float]
+    finish: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one turn gained in one step of the pipeline."""
+
+    read: int
+    cached: int
+    outputs: tuple[Output, ...]
+    ended: bool
+
+
+class Turn:
+    """One sequence group in the pipeline, seen from the event loop."""
+
+    def __init__(self, ids: Sequence[int], config: Any) -> None:
+        self.ids = list(ids)
+        self.config = config
+        self.steps: asyncio.Queue[Step | EngineFailed] = asyncio.Queue()
+        self.idle = asyncio.Event()
+        self.handle: Any = None
+        self.reading = Reading(len(self.ids), 0)
+        self.written: list[int] = []
+
+    async def next(self) -> Step:
+        """The next step; raises `EngineFailed` when the runtime did."""
+        step = await self.steps.get()
+        if isinstance(step, EngineFailed):
+            raise step
+        return step
+
+
+class Worker:
+    """Runs turns; `submit` and `cancel` are called on the event loop, everything else happens on the thread."""
+
+    def __init__(self, load: Callable[[], tuple[Any, Residency]], budget: int) -> None:
+        self.running: dict[int, Turn] = {}
+        self._budget = budget
+        self._load = load
+        self._loop = asyncio.get_running_loop()
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._numbers = itertools.count()
+        self.failure: str | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="openvino", daemon=True)
+
+    async def start(self) -> None:
+        """Load on the thread; raises what loading raised."""
+        self._thread.start()
+        await asyncio.shield(self._ready)
+
+    async def stop(self) -> None:
+        """End the thread and free the device; running turns fail."""
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def submit(self, turn: Turn) -> None:
+        self._inbox.put(lambda: self._add(turn))
+
+    async def cancel(self, turn: Turn) -> None:
+        """Stop a turn; returns when the pipeline has let go of it."""
+        self._inbox.put(lambda: self._drop(turn))
+        await turn.idle.wait()
+
+    def _run(self) -> None:
+        try:
+            self._pipeline, self._residency = self._load()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits for `start` gets it
+            self._post(functools.partial(self._ready.set_exception, error))
+            return
+        self._post(lambda: self._ready.set_result(None))
+        while self._take():
+            try:
+                if self._pipeline.has_non_finished_requests():
+                    self._step()
+            except RuntimeError as error:
+                # After a failed step the pipeline refuses every other: only a new process helps.
+                self._fail(f"the runtime failed: {str(error).splitlines()[0]}")
+        self._fail("the engine was stopped")
+        del self._pipeline
+
+    def _take(self) -> bool:
+        """Do what the event loop asks; wait for it only when there is nothing to step."""
+        idle = bool(self.failure) or not self._pipeline.has_non_finished_requests()
+        while True:
+            try:
+                order = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            if order is None:
+                return False
+            order()
+            idle = False
+
+    def _add(self, turn: Turn) -> None:
+        number = next(self._numbers)
+        self.running[number] = turn
+        try:
+            if self.failure:
+                raise RuntimeError(self.failure)
+            turn.reading = Reading(len(turn.ids), self._residency.lookup(turn.ids))
+            turn.handle = self._pipeline.add_request(
+                number, openvino.Tensor(np.array([turn.ids], np.int64)), turn.config
+            )
+        except RuntimeError as error:
+            self._end(turn, EngineFailed(str(error)))
+
+    def _drop(self, turn: Turn) -> None:
+        if turn in self.running.values():
+            turn.handle.cancel()
+            self._end(turn, None)
+
+    def _step(self) -> None:
+        reading = [turn for turn in self.running.values() if not turn.written and turn.reading.wants]
+        left = self._budget - (len(self.running) - len(reading))
+        shares: dict[int, int] = {}
+        for turn in reading:
+            shares[id(turn)] = share = max(0, min(left, turn.reading.wants))
+            left -= share
+        self._pipeline.step()
+        gains = [(turn, self._collect(turn, shares.get(id(turn), 0))) for turn in list(self.running.values())]
+        for turn, step in gains:
+            if step.ended and not turn.written:
+                self._end(turn, EngineFailed("the runtime gave a turn up: its cache is too small; raise cache_gb"))
+            elif step.ended:
+                self._end(turn, step)
+        self._post(functools.partial(_deliver, [(turn, step) for turn, step in gains if not step.ended]))
+
+    def _collect(self, turn: Turn, share: int) -> Step:
+        outputs = []
+        while turn.handle.can_read():
+            for output in turn.handle.read().values():
+                finish = _FINISH.get(output.finish_reason)
+                outputs.append(Output(list(output.generated_ids), list(output.generated_log_probs), finish))
+        if not turn.written:
+            turn.reading.step(share, wrote=bool(outputs))
+        for output in outputs:
+            turn.written += output.ids
+        ended = turn.handle.get_status() != openvino_genai.GenerationStatus.RUNNING
+        return Step(turn.reading.done, turn.reading.cached, tuple(outputs), ended)
+
+    def _end(self, turn: Turn, last: Step | EngineFailed | None) -> None:
+        self.running = {number: other for number, other in self.running.items() if other is not turn}
+        if turn.written and not turn.config.echo and turn.config.num_return_sequences == 1:
+            self._residency.store([*turn.ids, *turn.written][:-1])  # The last token written is never read.
+        elif turn.handle is not None:
+            self._residency.store(turn.ids[: turn.reading.done])
+
+        def tell() -> None:
+            if last is not None:
+                turn.steps.put_nowait(last)
+            turn.idle.set()
+
+        self._post(tell)
+
+    def _fail(self, why: str) -> None:
+        self.failure = self.failure or why
+        for turn in list(self.running.values()):
+            self._end(turn, EngineFailed(why))
+
+    def _post(self, call: Callable[[], Any]) -> None:
+        self._loop.call_soon_threadsafe(call)
+
+
+def _deliver(gains: list[tuple[Turn, Step]]) -> None:
+    for turn, step in gains:
+        turn.steps.put_nowait(step)
