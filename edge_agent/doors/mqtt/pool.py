@@ -53,7 +53,7 @@ class Pool:
 
     async def _broker_shares(self, link: Link) -> bool:
         """Send ourselves a message through a shared subscription: some brokers accept one and deliver nothing."""
-        group = f"{self._group}-probe-{secrets.token_hex(4)}"
+        group = f"probe-{secrets.token_hex(8)}"
         self._probe = self._topics.out(group)
         self._proved.clear()
         await link.subscribe(f"$share/{group}/{self._probe}", replay=False)
