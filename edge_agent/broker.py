@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker
-from edge_agent.errors import BrokerError
+from edge_agent.errors import BrokerError, first
 
 _LOG = logging.getLogger(__name__)
 _NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -84,7 +84,7 @@ class Link:
             options = SubscribeOptions(qos=1, retainAsPublished=not replay, retainHandling=0 if shared else handling)
         with self._errors():
             codes = await self._client.subscribe(pattern, qos=0 if options else 1, options=options)
-        refused = [code for code in codes if (code if isinstance(code, int) else code.value) >= 128]  # noqa: PLR2004
+        refused = [code for code in codes if (code if isinstance(code, int) else code.value) >= 128]
         if refused:
             raise BrokerError(f"{self._where} refuses a subscription to {pattern}: check its access control list")
 
@@ -130,6 +130,7 @@ class Dialer:
         self._identifier = identifier
         self._will = will
         self._v5 = broker.protocol != "3.1.1"
+        self._proved = False
         self.where = f"the broker at {broker.host}:{broker.port}"
 
     @asynccontextmanager
@@ -142,7 +143,8 @@ class Dialer:
             try:
                 await client.__aenter__()
             except aiomqtt.MqttError as error:
-                raise self._refusal(error) from error
+                raise self._refusal(error, reached=client.reached) from error
+            self._proved = True
             try:
                 yield Link(client, protocol, self.where)
             finally:
@@ -165,7 +167,7 @@ class Dialer:
                     await serve(link)
                     return
             except* BrokerError as group:
-                error = _first(group)
+                error = first(group)
             lost(error)
             if asyncio.get_running_loop().time() - since > self._broker.reconnect_max_s:
                 delay = 0.5
@@ -212,18 +214,24 @@ class Dialer:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
-    def _refusal(self, error: aiomqtt.MqttError) -> BrokerError:
+    def _refusal(self, error: aiomqtt.MqttError, *, reached: bool) -> BrokerError:
         code = getattr(error, "rc", None)
         code = getattr(code, "value", code)
         if code in _DENIED:
             return BrokerError(f"{self.where} refuses the login: check broker.username and broker.password")
-        if self._broker.protocol == "auto" and (code in _WRONG_VERSION or code is None):
+        mute = code is None and reached
+        if self._broker.protocol == "auto" and not self._proved and (code in _WRONG_VERSION or mute):
             self._v5 = not self._v5  # A broker without MQTT 5 refuses it, or never answers: try the other next.
         return BrokerError(f"cannot reach {self.where}: {error}; check broker.host, broker.port and broker.tls")
 
 
 class _Client(aiomqtt.Client):
     """A client whose socket can be closed after an attempt that failed half-way, which the library leaves open."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether there was a connection, whatever came of it."""
+        return self._client.socket() is not None
 
     def abandon(self) -> None:
         if self._misc_task is not None:
@@ -244,13 +252,6 @@ class _Quiet:
             _LOG.debug("the broker did not hear our goodbye", extra={"why": str(error)})
             return True
         return False
-
-
-def _first(group: BaseExceptionGroup[BrokerError]) -> BrokerError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, BrokerError) else BrokerError(str(error))
 
 
 def _extras(properties: Properties | None) -> Extras:

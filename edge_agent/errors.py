@@ -15,9 +15,11 @@ OperatorError                the person at the host must act; printed as one lin
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from edge_agent.wire import WireError
+
+E = TypeVar("E", bound=Exception)
 
 
 class RequestRefused(WireError):
@@ -91,3 +93,9 @@ class ModelError(OperatorError):
     """The model's files are missing, damaged or do not fit."""
 
     exit_code: ClassVar[int] = 66  # EX_NOINPUT
+
+
+def first(group: BaseExceptionGroup[E]) -> E:
+    """Return the first error of a group: what a task group raised, in one word."""
+    error = group.exceptions[0]
+    return first(error) if isinstance(error, BaseExceptionGroup) else error
