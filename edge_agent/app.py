@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from edge_agent.config import Config
 from edge_agent.doors.mqtt import MqttDoor, Node
 from edge_agent.doors.mqtt.admin import Operations
 from edge_agent.engines import base
+from edge_agent.errors import OperatorError, first
 from edge_agent.models import catalogue, download
 from edge_agent.serving.backlog import Backlog
 from edge_agent.serving.scheduler import Job, Scheduler
@@ -38,7 +40,7 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.boot = secrets.token_hex(4)
+        self.boot = f"{int(time.time()):08x}{secrets.token_hex(2)}"  # Sorts by time: `Presence` relies on it.
         self._stopping = asyncio.Event()
         self._model = Path(config.model).stem if base.needs_model(config.engine.name) else config.engine.name
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
@@ -55,7 +57,7 @@ class App:
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve; raises `OperatorError` for what only a person can mend. `started` is called once signals are heard."""
-        loop = asyncio.get_running_loop()
+        loop, failure = asyncio.get_running_loop(), None
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         try:
@@ -72,9 +74,13 @@ class App:
                         await asyncio.wait([door])
                 for task in (door, server, keeper):
                     task.cancel()
+        except* OperatorError as group:
+            failure = first(group)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+        if failure is not None:
+            raise failure
 
     def stop(self) -> None:
         """Drain, say goodbye and end `run`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from edge_agent.broker import Inbound, Outbound
@@ -24,7 +23,6 @@ from edge_agent.wire import (
 
 _LOG = logging.getLogger(__name__)
 _INTERVAL_S = 1.0
-_TAKEOVER_S = 60.0
 
 
 class Presence:
@@ -45,8 +43,6 @@ class Presence:
         self._carded: Info | None = None
         self._others: dict[str, State] = {}
         self._offline: set[str] = set()
-        self._born = time.monotonic()
-        self._takeovers: list[float] = []
         self._heard_ourselves = False
         self._leaving = False
 
@@ -67,12 +63,12 @@ class Presence:
         """Announce this node on a new connection, then its changes, at most one state a second."""
         self._said, self._carded = None, None
         self._announce()
-        self._put("status", ONLINE.encode())
+        self._put("status", (OFFLINE if self._leaving else ONLINE).encode())
         while True:
+            await asyncio.sleep(_INTERVAL_S)
             await self._dirty.wait()
             self._dirty.clear()
             self._announce()
-            await asyncio.sleep(_INTERVAL_S)
 
     def goodbye(self) -> None:
         """Announce that this node leaves the broker in good order."""
@@ -93,7 +89,10 @@ class Presence:
                 self._others.pop(address.node, None)  # Cleared, or not for us to read: it has no room for anyone.
 
     def _heard_self(self, address: Address, message: Inbound) -> None:
-        """Another boot's state counts once ours has been there: before, it is what our predecessor left."""
+        """Another boot's state counts once ours has been there: before, it is what our predecessor left.
+
+        Two agents of one name take the connection from each other. Boots sort by time, and the younger gives way.
+        """
         if address.kind == "status":
             if message.payload == OFFLINE.encode() and self._heard_ourselves and not self._leaving:
                 self._put("status", ONLINE.encode())  # The last will of our former connection came late.
@@ -105,15 +104,12 @@ class Presence:
         except WireError:
             return  # Cleared by an operator; our next state mends it.
         mine = self._describe()[0].boot
-        if other == mine or not self._heard_ourselves:
-            self._heard_ourselves = self._heard_ourselves or other == mine
-            return
-        now = time.monotonic()
-        self._takeovers = [at for at in self._takeovers if at > now - _TAKEOVER_S] + [now]
-        young = now - self._born < _TAKEOVER_S
-        if not message.retained or young or len(self._takeovers) > 1:
+        if other == mine:
+            self._heard_ourselves = True
+        elif self._heard_ourselves and other < mine:
             raise NodeNameTaken(f"another agent calls itself {self._node}: give one of them another `node` name")
-        _LOG.warning("another agent used our node name", extra={"node": self._node})
+        elif self._heard_ourselves:
+            _LOG.warning("another agent tried to use our node name", extra={"node": self._node, "boot": other})
 
     def _announce(self) -> None:
         state, info = self._describe()
