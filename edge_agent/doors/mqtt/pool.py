@@ -25,6 +25,7 @@ class Pool:
         self._look = asyncio.Event()
         self._probe = ""
         self._proved = asyncio.Event()
+        self._joined = False
         self.shared = True
 
     def look(self) -> None:
@@ -38,18 +39,25 @@ class Pool:
         self._proved.set()
         return True
 
-    async def run(self, link: Link) -> None:
-        """Be a member over this connection whenever that is wanted."""
-        joined = False
+    async def enter(self, link: Link) -> None:
+        """Find out what this connection's broker can do, and become a member if that is wanted already."""
+        self._joined = False
         self.shared = await self._broker_shares(link)
         self._changed()
-        pattern = self._topics.shared(self._group) if self.shared else self._topics.request(POOL, "+", "+")
+        await self._follow(link)
+
+    async def run(self, link: Link) -> None:
+        """Be a member over this connection whenever that is wanted."""
         while True:
-            if joined != self._wanted():
-                joined = not joined
-                await (link.subscribe(pattern, replay=False) if joined else link.unsubscribe(pattern))
             await self._look.wait()
             self._look.clear()
+            await self._follow(link)
+
+    async def _follow(self, link: Link) -> None:
+        if self._joined != self._wanted():
+            self._joined = not self._joined
+            pattern = self._topics.shared(self._group) if self.shared else self._topics.request(POOL, "+", "+")
+            await (link.subscribe(pattern, replay=False) if self._joined else link.unsubscribe(pattern))
 
     async def _broker_shares(self, link: Link) -> bool:
         """Send ourselves a message through a shared subscription: some brokers accept one and deliver nothing."""
