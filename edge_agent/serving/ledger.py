@@ -41,8 +41,9 @@ class Entry:
     size: int = 0
 
     def since(self, seq: int) -> list[bytes]:
-        """The messages after `seq` that are still here."""
-        return [payload for each, payload in self.messages if each > seq]
+        """The messages after `seq` that are still here; when there is none, the latest again, as a sign of life."""
+        payloads = [payload for _, payload in self.messages]
+        return [payload for each, payload in self.messages if each > seq] or payloads[-1:]
 
 
 class Ledger:
@@ -65,7 +66,7 @@ class Ledger:
             if entry.fingerprint != fingerprint:
                 return Standing.CONFLICT
             return Standing.FINISHED if entry.finished else Standing.RUNNING
-        until, spared = self._tombstones.pop(key, (now, False))
+        until, spared = self._tombstones.get(key, (now, False))
         if until > now:
             return Standing.SPARED if spared else Standing.CANCELLED
         return Standing.NEW

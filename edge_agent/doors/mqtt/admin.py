@@ -1,4 +1,4 @@
-"""The operator's requests: `reload`, `drain`, `shutdown`, `config`, `log-level`. Off until `admin.clients` names who may."""
+"""The orders of an operator. Nobody may give one until `admin.clients` says who."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def perform(payload: bytes, boot: str, operations: Operations) -> dict[str, Any]
     """Carry out `{"op": …, "boot": …}` and return what to answer; raises `WireError` for anything else."""
     order = loads(payload)
     if order.get("boot") != boot:
-        raise WireError("expired", "the node has another boot: read its state and decide again", param="boot", boot=boot)
+        raise WireError(
+            "expired", "the node has another boot: read its state and decide again", param="boot", boot=boot
+        )
     match order.get("op"):
         case "reload":
             operations.reload()

@@ -93,7 +93,7 @@ class Answer:
 
     def conflict(self, error: WireError) -> None:
         """Tell of another request under the same id; this one goes on."""
-        self._message("error", error.body(), final=False)
+        self._post(self._refusal(error, final=False), "error")
 
     def reply(self, body: Mapping[str, Any]) -> None:
         """Answer with one final message, this body."""
@@ -195,8 +195,10 @@ class Answer:
 
     def _fail(self, error: WireError) -> None:
         self._close()
-        payload = error.text().encode() if self._bare else self._reply("error", error.body(), final=True).encode()
-        self._post(payload, "error", final=True, stored=not error.code.retryable)
+        self._post(self._refusal(error, final=True), "error", final=True, stored=not error.code.retryable)
+
+    def _refusal(self, error: WireError, *, final: bool) -> bytes:
+        return error.text().encode() if self._bare else self._reply("error", error.body(), final=final).encode()
 
     def _close(self) -> None:
         self._flush()

@@ -114,10 +114,11 @@ class MqttDoor:
             tasks = [
                 group.create_task(self._read(link), name="mqtt reader"),
                 group.create_task(self._outbox.pump(link), name="mqtt writer"),
-                group.create_task(self._presence.run(), name="mqtt presence"),
             ]
             if self._config.pool.join:
+                await self._pool.enter(link)  # Who reads in our presence that we are ready may ask at once.
                 tasks.append(group.create_task(self._pool.run(link), name="mqtt pool"))
+            tasks.append(group.create_task(self._presence.run(), name="mqtt presence"))
             await self._closing.wait()
             await self._outbox.emptied()
             for task in tasks:
@@ -154,36 +155,38 @@ class MqttDoor:
                 self._admin(address, message)
 
     def _request(self, address: Address, message: Inbound) -> None:
-        key, plain = (address.client, address.rid), is_plain(message.payload)
-        edge = Edge(format="text") if plain else Edge()
-        route = self._route(address.client, message.extras)
-        try:
-            envelope = decode_request(message.payload, self._config.limits.request_bytes)
-        except WireError as error:
-            self._refuse(key, edge, route, error)
-            return
+        key, route = (address.client, address.rid), self._route(address.client, message.extras)
+        envelope, refusal = self._decode(message.payload)
         if envelope.edge.op == "resume":
             self._resume(key, envelope.edge, route)
             return
         fingerprint = hashlib.blake2b(message.payload, digest_size=16).digest()
         match self._ledger.standing(key, fingerprint, time.monotonic()):
             case Standing.NEW:
-                self._ledger.open(key, fingerprint)
-                self._begin(key, envelope, route)
+                self._begin(key, fingerprint, envelope, route, refusal)
+            case Standing.CANCELLED:
+                self._begin(key, fingerprint, envelope, route, WireError("cancelled", "cancelled before it came"))
             case Standing.RUNNING | Standing.FINISHED:
                 self._repeat(key, route)
             case Standing.CONFLICT:
                 self._conflict(key, envelope.edge, route)
-            case Standing.CANCELLED:
-                self._refuse(key, envelope.edge, route, WireError("cancelled", "cancelled before it came"))
             case Standing.SPARED:
                 _LOG.debug("another node answers", extra={"rid": address.rid})
 
-    def _begin(self, key: Key, envelope: Request, route: _Route) -> None:
-        edge, limits = envelope.edge, self._config.limits
-        answer = self._answer(key, edge, route, stream=envelope.body.get("stream") is True)
-        self._answers[key] = answer
+    def _decode(self, payload: bytes) -> tuple[Request, WireError | None]:
+        """Read a request; when that fails, an empty one to be answered in its own format, and why."""
         try:
+            return decode_request(payload, self._config.limits.request_bytes), None
+        except WireError as error:
+            return Request({}, Edge(format="text" if is_plain(payload) else "json")), error
+
+    def _begin(self, key: Key, fingerprint: bytes, envelope: Request, route: _Route, refusal: WireError | None) -> None:
+        edge, limits = envelope.edge, self._config.limits
+        self._ledger.open(key, fingerprint)
+        answer = self._answers[key] = self._answer(key, edge, route, stream=envelope.body.get("stream") is True)
+        try:
+            if refusal is not None:
+                raise refusal
             request = parse(apply_named(envelope.body, edge, self._templates), edge)
             if request.model not in (None, "", "default", self._node.model):
                 message = f"this node serves {self._node.model}"
@@ -220,7 +223,7 @@ class MqttDoor:
             error = WireError("expired", "nothing is stored under this id")
             self._refuse(key, edge, route, error)
         else:
-            self._replay(route, entry.since(-1 if entry.finished else edge.seq))
+            self._replay(route, entry.since(edge.seq))
 
     def _replay(self, route: _Route, payloads: list[bytes]) -> None:
         for payload in payloads:
