@@ -74,6 +74,8 @@ class Scheduler:
             raise _stopping()
         if self._supervisor.phase is not Phase.READY and not self._recovering:
             raise self._supervisor.unavailable()
+        if timeout_s <= 0:
+            raise WireError("expired", "its deadline had passed when it came")
         now = time.monotonic()
         wait = self._wait_s(len(self.backlog))
         if wait > timeout_s:
@@ -109,7 +111,7 @@ class Scheduler:
                     self._dispatch(turns)
                     self._notice()
                     try:
-                        async with asyncio.timeout_at(self._next_deadline()):
+                        async with asyncio.timeout(self._patience()):
                             await self._wake.wait()
                     except TimeoutError:
                         continue
@@ -143,12 +145,10 @@ class Scheduler:
     def _wait_s(self, ahead: int) -> float:
         return self.meter.wait_s(ahead, self.slots)
 
-    def _next_deadline(self) -> float | None:
+    def _patience(self) -> float | None:
+        """How long to wait for something to happen: a deadline passes, and those waiting are told their place."""
         deadline = self.backlog.next_deadline()
-        if deadline is None:
-            return None
-        loop = asyncio.get_running_loop()
-        return loop.time() + max(0.0, deadline - time.monotonic())
+        return None if deadline is None else min(max(0.0, deadline - time.monotonic()), _NOTICE_S)
 
     def _expire(self) -> None:
         if self._supervisor.phase is Phase.FAILED:
@@ -216,10 +216,10 @@ class Scheduler:
             del self._running[ticket.key]
             if not self._running:
                 self._idle.set()
-            if outcome is None:
+            if outcome is None and not self.draining:
                 self.backlog.put_back(ticket)
             else:
-                self._end(ticket, outcome)
+                self._end(ticket, outcome or Failed(_stopping()))
             self.wake()
 
     async def _outcome(self, ticket: Ticket[Job], loaded: Loaded) -> Done | Failed | None:
@@ -238,7 +238,7 @@ class Scheduler:
             return None if again else Failed(error)
         except WireError as error:
             return Failed(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the last word: a client is never left without an answer
             _LOG.exception("a turn failed", extra={"rid": ticket.key[1], "client": ticket.client})
             return Failed(WireError("internal", "the agent failed; its log says more"))
 

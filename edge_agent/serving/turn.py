@@ -128,9 +128,7 @@ class Turn:
             self._tell(*delta)
         return done
 
-    async def _fitted(
-        self, loaded: Loaded, sampling: Sampling, messages: Sequence[Message], tell: _Tell
-    ) -> _Answer:
+    async def _fitted(self, loaded: Loaded, sampling: Sampling, messages: Sequence[Message], tell: _Tell) -> _Answer:
         """Write an answer, dropping the oldest turns first if the request allows it and they do not fit."""
         while True:
             prompt = loaded.template.render(messages, self.request.tools)
