@@ -53,6 +53,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Sign], Phase]] = MappingProxyType(
         (Phase.RECOVERING, Sign.RETRY): Phase.LOADING,
         (Phase.RECOVERING, Sign.GAVE_UP): Phase.FAILED,
         (Phase.LOADING, Sign.GAVE_UP): Phase.FAILED,
+        (Phase.FAILED, Sign.RETRY): Phase.LOADING,
     }
 )
 
@@ -90,6 +91,7 @@ class Supervisor:
         self._changed = changed
         self._failures: deque[float] = deque()
         self._broken: asyncio.Future[EngineFailed] | None = None
+        self._ordered = asyncio.Event()
         self.phase = Phase.LOADING
         self.why = ""
         self.loaded: Loaded | None = None
@@ -97,8 +99,8 @@ class Supervisor:
         self.restarts = 0
 
     async def run(self) -> None:
-        """Keep an engine running until cancelled, or until it has failed for good; the engine is closed on the way."""
-        while self.phase is not Phase.FAILED:
+        """Keep an engine running until cancelled; one that has failed for good waits for an operator's `reload`."""
+        while True:
             try:
                 await self._live()
             except OperatorError as error:
@@ -107,6 +109,10 @@ class Supervisor:
                 _LOG.warning("engine broke", extra={"why": error.message})
                 self._move(Sign.BROKE, error.message)
                 await self._recover()
+            if self.phase is Phase.FAILED:
+                self._ordered.clear()
+                await self._ordered.wait()
+                self._move(Sign.RETRY)
 
     def broke(self, loaded: Loaded, error: EngineFailed) -> None:
         """Report that a turn saw this engine fail; the first report counts."""
@@ -114,7 +120,9 @@ class Supervisor:
             self._broken.set_result(error)
 
     def reload(self) -> None:
-        """Close the engine and start a new one, as an operator asks."""
+        """Close the engine and start a new one, as an operator asks; former failures are forgiven."""
+        self._failures.clear()
+        self._ordered.set()
         if self.loaded is not None:
             self.broke(self.loaded, EngineFailed("reloading", code="unavailable"))
 
@@ -130,7 +138,6 @@ class Supervisor:
             async with asyncio.timeout(self._patience.start_s):
                 await engine.__aenter__()
         except TimeoutError:
-            await engine.__aexit__(None, None, None)
             raise EngineStalled(f"not ready after {self._patience.start_s:g} s") from None
         try:
             self._broken = asyncio.get_running_loop().create_future()
@@ -146,7 +153,7 @@ class Supervisor:
         while True:
             self.health = await engine.health()
             bad = 0 if self.health.ok else bad + 1
-            if bad >= 2:  # noqa: PLR2004
+            if bad >= 2:
                 return EngineStalled(self.health.detail or "the engine does not answer")
             self._changed()
             done, _ = await asyncio.wait([broken], timeout=self._patience.health_s if not bad else 1.0)
