@@ -8,7 +8,6 @@ the model's own, before grammar and temperature.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -33,9 +32,7 @@ class Scorer:
 
     async def score(self, prompt: list[int], endings: Sequence[list[int]]) -> list[float]:
         """Give the sum of natural log-probabilities of each ending's tokens after the prompt."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ending(prompt, ending)) for ending in endings]
-        return [task.result() for task in tasks]
+        return [await self._ending(prompt, ending) for ending in endings]
 
     async def _ending(self, prompt: list[int], ending: list[int]) -> float:
         config = openvino_genai.GenerationConfig()

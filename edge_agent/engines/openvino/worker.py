@@ -54,6 +54,7 @@ class Turn:
         self.idle = asyncio.Event()
         self.handle: Any = None
         self.reading = Reading(len(self.ids), 0)
+        self.open: int | None = None
         self.written: list[int] = []
 
     async def next(self) -> Step:
@@ -69,6 +70,7 @@ class Worker:
 
     def __init__(self, load: Callable[[], tuple[Any, Residency]], budget: int) -> None:
         self.running: dict[int, Turn] = {}
+        self.held: list[Turn] = []
         self._budget = budget
         self._load = load
         self._loop = asyncio.get_running_loop()
@@ -127,20 +129,28 @@ class Worker:
             idle = False
 
     def _add(self, turn: Turn) -> None:
+        if self.failure:
+            self._end(turn, EngineFailed(self.failure))
+            return
+        found = self._residency.lookup(turn.ids)
+        if found.open is not None and any(other.open == found.open for other in self.running.values()):
+            self.held.append(turn)  # See residency.py: side by side they would spoil each other.
+            return
+        turn.reading, turn.open = Reading(len(turn.ids), found.tokens), found.open
+        tensor = openvino.Tensor(np.array([turn.ids], np.int64))
         number = next(self._numbers)
-        self.running[number] = turn
         try:
-            if self.failure:
-                raise RuntimeError(self.failure)
-            turn.reading = Reading(len(turn.ids), self._residency.lookup(turn.ids))
-            turn.handle = self._pipeline.add_request(
-                number, openvino.Tensor(np.array([turn.ids], np.int64)), turn.config
-            )
+            turn.handle = self._pipeline.add_request(number, tensor, turn.config)
         except RuntimeError as error:
             self._end(turn, EngineFailed(str(error)))
+        else:
+            self.running[number] = turn
 
     def _drop(self, turn: Turn) -> None:
-        if turn in self.running.values():
+        if turn in self.held:
+            self.held.remove(turn)
+            self._end(turn, None)
+        elif turn in self.running.values():
             turn.handle.cancel()
             self._end(turn, None)
 
@@ -180,12 +190,10 @@ class Worker:
         elif turn.handle is not None:
             self._residency.store(turn.ids[: turn.reading.done])
 
-        def tell() -> None:
-            if last is not None:
-                turn.steps.put_nowait(last)
-            turn.idle.set()
-
-        self._post(tell)
+        self._post(functools.partial(_tell, turn, last))
+        waiting, self.held = self.held, []
+        for other in waiting:
+            self._add(other)
 
     def _fail(self, why: str) -> None:
         self.failure = self.failure or why
@@ -194,6 +202,12 @@ class Worker:
 
     def _post(self, call: Callable[[], Any]) -> None:
         self._loop.call_soon_threadsafe(call)
+
+
+def _tell(turn: Turn, last: Step | EngineFailed | None) -> None:
+    if last is not None:
+        turn.steps.put_nowait(last)
+    turn.idle.set()
 
 
 def _deliver(gains: list[tuple[Turn, Step]]) -> None:
