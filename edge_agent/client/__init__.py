@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edge_agent.broker import Dialer, Inbound, Link, Outbound
+from edge_agent.client.exchange import Exchange
 from edge_agent.config import Broker
 from edge_agent.errors import BrokerError, EngineFailed
 from edge_agent.wire import (
@@ -32,11 +32,6 @@ from edge_agent.wire import (
     dumps,
 )
 
-ATTEMPTS: Final = 3
-FIRST_REPLY_S: Final = 3.0
-SILENCE_S: Final = 10.0
-RETURN_S: Final = 2.0
-"""How long a node that left the broker in mid-answer has to come back with the same boot."""
 _SETTLE_S: Final = 1.0
 _GRACE_S: Final = 5.0
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -73,8 +68,9 @@ class Client:
         self._patience_s = broker.timeout_s
         self._link: Link | None = None
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._exchanges: dict[str, _Exchange] = {}
+        self._exchanges: dict[str, Exchange] = {}
         self._changed = asyncio.Condition()
+        self._version = 0
         self._since = 0.0
 
     async def ask(
@@ -88,7 +84,7 @@ class Client:
         await self._find(target)
         rid = ulid()
         edge = {"ack": True, "timeout_s": timeout_s, **body.get("edge", {})}
-        exchange = _Exchange(self, rid, target, {**body, "edge": edge}, time.monotonic() + timeout_s + _GRACE_S)
+        exchange = Exchange(self, rid, target, {**body, "edge": edge}, time.monotonic() + timeout_s + _GRACE_S)
         self._exchanges[rid] = exchange
         try:
             async for reply in exchange.replies():
@@ -115,7 +111,7 @@ class Client:
         """Give an operator's order to a node and return its answer; raises `WireError` when it is refused."""
         await self._find(node, ready=False)
         view = self.nodes[node]
-        exchange = _Exchange(self, ulid(), node, {}, time.monotonic() + self._patience_s)
+        exchange = Exchange(self, ulid(), node, {}, time.monotonic() + self._patience_s)
         self._exchanges[exchange.rid] = exchange
         try:
             payload = dumps({"op": op, "boot": view.state.boot if view.state else "", **values})
@@ -126,10 +122,13 @@ class Client:
 
     async def changes(self) -> AsyncIterator[Mapping[str, NodeView]]:
         """Yield the presence of all nodes now and after every change."""
+        seen = -1
         while True:
-            yield dict(self.nodes)
             async with self._changed:
-                await self._changed.wait()
+                while self._version == seen:
+                    await self._changed.wait()
+                seen = self._version
+            yield dict(self.nodes)
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Publish now; while the connection is lost, the message is let go: whoever waits for an answer asks again."""
@@ -216,6 +215,7 @@ class Client:
             case "info":
                 view = replace(view, info=decode_info(payload) if payload else None)
         self.nodes[node] = view
+        self._version += 1
         if (kind == "status" and not view.online) or (kind == "state" and view.state):
             for exchange in self._exchanges.values():
                 exchange.gone(node, view.state.boot if view.online and view.state else None)
@@ -234,123 +234,3 @@ async def connect(broker: Broker, name: str) -> AsyncIterator[Client]:
     finally:
         keeper.cancel()
         await asyncio.wait([keeper])
-
-
-class _Exchange:
-    """One request and its answer: repeats, repairs and ends."""
-
-    def __init__(self, client: Client, rid: str, target: str, body: Mapping[str, Any], deadline: float) -> None:
-        self.rid = rid
-        self.finished = False
-        self._client = client
-        self._target = target
-        self._body = body
-        self._deadline = deadline
-        self._inbox: asyncio.Queue[Reply | str] = asyncio.Queue()
-        self._server: tuple[str, str] | None = None
-        self._seen = -1
-        self._written = False
-        self._attempts = 0
-        self._silences = 0
-        self._doubted = False
-        self._spurned: set[tuple[str, str]] = set()
-
-    def heard(self, reply: Reply) -> None:
-        self._inbox.put_nowait(reply)
-
-    def gone(self, node: str, boot: str | None = None) -> None:
-        """The node is off the broker, or back with another boot."""
-        if self._server is not None and self._server[0] == node and self._server[1] != boot:
-            self._inbox.put_nowait("gone")
-
-    def reconnected(self) -> None:
-        self._inbox.put_nowait("reconnected")
-
-    async def first(self) -> Reply:
-        """The first message, whatever it is."""
-        item = await self._next(self._deadline - time.monotonic())
-        if not isinstance(item, Reply):
-            raise WireError("expired", "no answer in time")
-        if item.kind == "error":
-            raise item.error()
-        return item
-
-    async def replies(self) -> AsyncGenerator[Reply, None]:
-        """Send the request, and yield its messages in order, each once, up to the final."""
-        await self._send()
-        while True:
-            item = await self._next(self._patience())
-            if not isinstance(item, Reply):
-                await self._mend(item)
-                continue
-            if not await self._ours(item):
-                continue
-            self._silences, self._doubted = 0, False
-            self._seen = item.seq
-            self._written = self._written or item.kind == "chunk"
-            if item.kind == "error":
-                self.finished = item.final
-                raise item.error()
-            if item.final:
-                self.finished = True
-            yield item
-            if item.final:
-                return
-
-    def _patience(self) -> float:
-        quiet = FIRST_REPLY_S if self._server is None else RETURN_S if self._doubted else SILENCE_S
-        return max(0.0, min(quiet, self._deadline - time.monotonic()))
-
-    async def _next(self, patience: float) -> Reply | str:
-        try:
-            async with asyncio.timeout(patience):
-                return await self._inbox.get()
-        except TimeoutError:
-            return "silence"
-
-    async def _ours(self, reply: Reply) -> bool:
-        """Hold to the first node that answers; drop what was seen, and send other nodes away."""
-        server = (reply.node, reply.boot)
-        if self._server is None:
-            self._server = server
-        if server != self._server:
-            if server not in self._spurned:
-                self._spurned.add(server)
-                await self._client.cancel(self.rid, keep=self._server[0])
-            return False
-        return reply.seq > self._seen
-
-    async def _mend(self, trouble: str) -> None:
-        """Do what helps against silence, a lost connection or a lost node; raises when nothing does."""
-        if time.monotonic() >= self._deadline:
-            raise WireError("expired", "no answer before the deadline")
-        if self._server is None:
-            if self._client.connected:
-                await self._send()
-        elif trouble == "gone" and self._written:
-            self._doubted = True
-        elif trouble == "gone":
-            self._server, self._seen = None, -1
-            await self._send()
-        elif self._doubted and not self._client.lives(*self._server):
-            raise EngineFailed(f"the node {self._server[0]} went away in mid-answer", retry_after_s=1.0)
-        else:
-            await self._resume()
-
-    async def _send(self) -> None:
-        if self._attempts == ATTEMPTS:
-            raise EngineFailed("no node acknowledged the request", code="unavailable", retry_after_s=2.0)
-        if self._attempts:
-            await asyncio.sleep(2 ** (self._attempts - 1) * random.uniform(0.8, 1.2))  # noqa: S311
-        self._attempts += 1
-        await self._client.send(self._target, self.rid, self._body)
-
-    async def _resume(self) -> None:
-        """Ask the serving node for what it sent since the last message that came."""
-        self._silences += 1
-        if self._silences > ATTEMPTS and self._server:
-            raise EngineFailed(f"the node {self._server[0]} fell silent", retry_after_s=1.0)
-        if self._server:
-            node, boot = self._server
-            edge = {"op": "resume", "boot": boot, "seq": self._seen}
-            await self._client.send(node, self.rid, {"edge": edge})
