@@ -144,11 +144,11 @@ def mapping(what: str = "mapping") -> Rule:
 
 
 def mappings(what: str) -> Rule:
-    """A mapping of names to mappings."""
-    outer, each = mapping(what), vol.Schema({str: mapping()})
+    """A mapping of names to mappings, which stay plain: they have schemas of their own."""
+    outer, inner = mapping(what), mapping()
 
     def check(value: Any) -> Mapping[str, Any]:
-        return MappingProxyType(each(dict(outer(value))))
+        return MappingProxyType(vol.Schema({str: lambda each: dict(inner(each))})(dict(outer(value))))
 
     return Rule(what, check)
 

@@ -1,7 +1,5 @@
 import dataclasses
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,12 +7,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.chat import named
 from edge_agent.config import Config, Tls, default_node, load, options
 from edge_agent.errors import ConfigError
+from edge_agent.models import catalogue
 from edge_agent.shipped import shipped
 from edge_agent.wire import POOL, is_segment
-
-ROOT = Path(__file__).parents[2]
 
 
 KNOWN = [each.name for each in dataclasses.fields(Config) if each.name != "source"]
@@ -70,7 +68,7 @@ def test_what_the_example_comments_out_is_right_as_well(tmp_path, file):
     assert (config.node, config.template, config.broker.password) == ("kitchen", "chatml", "x")
     assert config.broker.tls == Tls(tmp_path / "ca.pem", tmp_path / "node.pem", tmp_path / "node.key")
     assert dict(config.engine.options) == {"threads": 2}
-    assert list(config.templates) == ["shorten"]
+    assert named.build("shorten", config.templates["shorten"]).expand({"text": "x"})[1]["content"] == "Shorten: x"
 
 
 def test_every_problem_is_reported_at_once_with_place_and_remedy(refused):
@@ -114,6 +112,8 @@ def test_every_problem_is_reported_at_once_with_place_and_remedy(refused):
         ("limits: {timeout_s: 100, max_timeout_s: 50}", "limits.timeout_s: 100 is more than max_timeout_s, 50"),
         ("broker: {password: x}", "broker.username: is needed with a password"),
         (f"broker: {{tls: {{key: {__file__}}}}}", "broker.tls.certificate: needs the certificate it belongs to"),
+        ("broker: {port: true}", "broker.port: true is not a whole number"),
+        ("broker: {timeout_s: true}", "broker.timeout_s: true is not a number of seconds"),
         ("- 1", "is not a mapping of settings"),
         ('"a\\nb": 1', "'a\\nb': is unknown; known are " + ", ".join(KNOWN)),
         ("model:", "model: null is not a model's name or path"),
@@ -159,6 +159,17 @@ def test_the_environment_goes_over_the_file(file):
     assert config.admin.clients == {"anna", "ben"}
     assert dict(config.engine.options) == {"threads": 2}
     assert config.template is None, "an empty variable is null"
+
+
+def test_models_of_the_configuration_suit_the_catalogue(file):
+    mine = yaml.safe_load(shipped("models.yaml").read_text())["smollm2-135m"]
+    config = load(file(yaml.safe_dump({"models": {"mine": mine}})), {})
+    assert catalogue.load(config.models)["mine"].context == 8192
+
+
+def test_an_empty_section_is_the_default(file):
+    config = load(file("broker:\nlimits:\ntemplates:\n"), {})
+    assert config == Config(data_dir=config.data_dir, source=config.source)
 
 
 def test_a_variable_below_something_that_is_no_section_does_not_hide_the_fault(refused):
@@ -290,10 +301,3 @@ def test_whatever_bytes_the_file_has_it_loads_or_is_refused(content, tmp_path_fa
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(content)
     assert _loads_or_is_refused(path)
-
-
-def test_the_page_of_settings_is_current():
-    done = subprocess.run(
-        [sys.executable, ROOT / "script/docs", "--check"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
