@@ -14,7 +14,6 @@ from edge_agent.models import catalogue
 from edge_agent.shipped import shipped
 from edge_agent.wire import POOL, is_segment
 
-
 KNOWN = [each.name for each in dataclasses.fields(Config) if each.name != "source"]
 
 
