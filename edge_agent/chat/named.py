@@ -100,8 +100,5 @@ def apply(body: Mapping[str, Any], edge: Edge, templates: Mapping[str, NamedTemp
     own = body.get("messages")
     if own is not None and not isinstance(own, list):
         raise RequestRefused("messages must be a list", param="messages")
-    options = dict(template.options)
-    if body.get("max_completion_tokens") is not None:
-        options.pop("max_tokens", None)
     given = {name: value for name, value in body.items() if value is not None}
-    return {**options, **given, "messages": [*template.expand(edge.vars), *(own or ())]}
+    return {**template.options, **given, "messages": [*template.expand(edge.vars), *(own or ())]}

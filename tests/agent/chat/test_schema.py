@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-import warnings
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -70,9 +71,32 @@ def test_lifted_definitions_keep_apart_from_others_of_the_same_name():
     assert own == {"t.n": {"type": "null"}}
 
 
-def test_nothing_is_fetched_from_the_network():
-    with pytest.raises(RequestRefused), warnings.catch_warnings(action="error"):
-        schema.problem({"$ref": "http://127.0.0.1:9/x.json"}, {}, "here")
+@pytest.fixture
+def library():
+    """A server on loopback that hands out schemas, and remembers that it was asked."""
+
+    class Shelf(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked = True
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shelf) as server:
+        server.asked = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_nothing_is_fetched_from_the_network(library):
+    with pytest.raises(RequestRefused):
+        schema.problem({"$ref": f"http://127.0.0.1:{library.server_port}/x.json"}, {}, "here")
+    assert not library.asked
 
 
 def laughs():

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from edge_agent.chat.stops import StopFinder
 
-LETTERS = st.text("ab\n", max_size=30)
+LETTERS = st.text("ab\n", max_size=8)
 
 
 def expected(text, stops):
@@ -13,15 +13,20 @@ def expected(text, stops):
     return (text[: min(hits)[1]], True) if hits else (text, False)
 
 
-@settings(deadline=None)
-@given(pieces=st.lists(LETTERS, max_size=8), stops=st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=3))
-def test_however_the_text_is_cut_it_ends_at_the_first_stop(pieces, stops):
-    finder, out = StopFinder(stops), ""
-    for piece in pieces:
+@settings(deadline=None, max_examples=300)
+@given(
+    pieces=st.lists(LETTERS, min_size=1, max_size=8),
+    stops=st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=3),
+    finely=st.booleans(),
+)
+def test_however_the_text_is_cut_it_ends_at_the_first_stop(pieces, stops, finely):
+    text = "".join(pieces)
+    finder, out, found = StopFinder(stops), "", False
+    for piece in text if finely else pieces:
         safe, found = finder.feed(piece)
         out += safe
-        assert expected("".join(pieces), stops)[0].startswith(out)
-    assert (out + finder.flush(), found if pieces else False) == expected("".join(pieces), stops)
+        assert expected(text, stops)[0].startswith(out)
+    assert (out + finder.flush(), found) == expected(text, stops)
 
 
 def test_text_that_cannot_become_a_stop_goes_out_at_once():

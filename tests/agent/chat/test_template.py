@@ -145,6 +145,10 @@ def test_marked_characters_are_text_and_all_else_is_control(chatml):
     )
 
 
+def test_the_mark_itself_cannot_be_smuggled_in(chatml):
+    assert ChatTemplate("{{ messages[0].content }}", chatml).render((Message("user", f"a{MARK}"),)).text == "a\ufffd"
+
+
 def test_the_operators_choice_beats_the_models_own_and_that_beats_a_guess(chatml):
     own = Dialect(template="own", specials=chatml.specials)
     assert choose(own, None)[0] == "model"
@@ -179,7 +183,7 @@ def test_a_template_of_the_hub_renders_as_there(chatml):
     [
         "{% for a in range(10**9) %}{% endfor %}",
         "{% for a in range(99999) %}{{ 'x' * 100 }}{% endfor %}",
-        "{{ 'x' * 10**12 }}",
+        "{{ ('x' * 5000000) | length }}",
         "{{ 10 ** 10 ** 10 }}",
         "{{ ''.__class__.__mro__ }}",
         "{{ messages.append(1) }}",
