@@ -1,0 +1,216 @@
+"""Examines an installation from the broker to a short answer; every fault comes with its remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_agent.broker import Dialer, Link, Outbound
+from edge_agent.client import NodeView, connect
+from edge_agent.config import Config
+from edge_agent.engines import base
+from edge_agent.errors import OperatorError
+from edge_agent.models import catalogue, download
+from edge_agent.wire import Topics, WireError
+
+_PROBE_S: Final = 3.0
+_PRESENCE_S: Final = 1.0
+_TOKENS: Final = 5
+_SLACK: Final = 256 << 20
+"""Bytes wanted free beyond the model's own: caches on the disk, the context in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one examination found. A remedy without a fault is advice."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+async def examine(config: Config) -> AsyncIterator[Finding]:
+    """Yield what is found, from the ground up."""
+    yield Finding("configuration", True, str(config.source or "defaults"), "; ".join(config.warnings))
+    failed = set[str]()
+    for name, look in _EXAMINATIONS.items():
+        if failed & _NEEDS.get(name, set()):
+            continue
+        try:
+            finding = await look(config)
+        except (OperatorError, WireError) as error:
+            finding = Finding(name, False, str(error), _REMEDIES[name])
+        if not finding.ok:
+            failed.add(name)
+        yield finding
+
+
+async def _broker(config: Config) -> Finding:
+    """Connect as the agent would, and send ourselves a message through a shared subscription."""
+    broker = config.broker
+    dialer = Dialer(broker, f"edge_agent-doctor-{secrets.token_hex(4)}")
+    async with dialer.connect() as link:
+        speaks = f"MQTT {'5' if link.v5 else '3.1.1'} at {broker.host}:{broker.port}"
+        speaks += (
+            f", {'TLS' if broker.tls else 'no TLS'}, {f'user {broker.username}' if broker.username else 'no user'}"
+        )
+        shares = await _shares(link, Topics(broker.root))
+    if not shares:
+        advice = "two agents would both answer a request to any: set pool.join to false on all but one"
+        return Finding("broker", True, f"{speaks}, no shared subscriptions", advice)
+    return Finding("broker", True, f"{speaks}, shared subscriptions")
+
+
+async def _shares(link: Link, topics: Topics) -> bool:
+    name = f"doctor-{secrets.token_hex(4)}"
+    await link.subscribe(f"$share/{name}/{topics.out(name)}", replay=False)
+    await link.publish(Outbound(topics.out(name), b"probe"))
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            async for _ in link.messages():
+                return True
+    except TimeoutError:
+        pass
+    return False
+
+
+async def _agent(config: Config) -> Finding:
+    """What this node's own presence says, if an agent runs."""
+    async with connect(config.broker, f"doctor-{secrets.token_hex(4)}") as client:
+        view = NodeView(config.node)
+        try:
+            async with asyncio.timeout(_PRESENCE_S):
+                async for nodes in client.changes():
+                    view = nodes.get(config.node, view)
+                    if view.online and view.state:
+                        break
+        except TimeoutError:
+            pass
+    if not view.online or view.state is None:
+        return Finding("agent", True, f"{config.node} is not running", "edge-agent run starts it")
+    detail = f"{config.node} is {view.state.phase}"
+    if view.state.phase == "failed":
+        return Finding(
+            "agent", False, f"{detail}: {view.state.why}", f"mend that, then: edge-agent admin {config.node} reload"
+        )
+    return Finding("agent", True, detail)
+
+
+async def _model(config: Config) -> Finding:
+    if not base.needs_model(config.engine.name):
+        return Finding("model", True, f"the engine {config.engine.name} needs none")
+    found = _resolve(config)
+    if isinstance(found, Path):
+        return Finding("model", True, str(found))
+    if not download.is_present(found, config.data_dir):
+        return Finding("model", False, f"{found.name} is not here, or has changed", f"edge-agent download {found.name}")
+    return Finding("model", True, f"{found.name}, verified")
+
+
+async def _engine(config: Config) -> Finding:
+    """Import the runtime in a process of its own: native code may take the process with it."""
+    name = config.engine.name
+    code = "import sys; from edge_agent.engines import base; base.load(sys.argv[1])"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, name), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    if process.returncode == 0:
+        return Finding("engine", True, name)
+    last = said.decode(errors="replace").strip().splitlines()[-1:]
+    detail = last[0] if last else f"{name} ends with {process.returncode} when it is loaded"
+    return Finding("engine", False, detail, _REMEDIES["engine"])
+
+
+async def _disk(config: Config) -> Finding:
+    folder = config.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    free, need = shutil.disk_usage(folder).free, _need(config)
+    return _enough("disk", free, need, f"free at {folder}", "free some, or set data_dir to a larger disk")
+
+
+async def _memory(config: Config) -> Finding:
+    return _enough("memory", _available_memory(), _need(config), "available", "choose a smaller model")
+
+
+def _available_memory() -> int:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
+
+
+def _enough(name: str, free: int, need: int, where: str, remedy: str) -> Finding:
+    detail = f"{free / 1e9:.1f} GB {where}"
+    if free >= need:
+        return Finding(name, True, detail)
+    return Finding(name, False, f"{detail}; {need / 1e9:.1f} GB are wanted", remedy)
+
+
+async def _answer(config: Config) -> Finding:
+    """Let a second engine, beside the one of a running agent, write a few tokens."""
+    options = dict(config.engine.options)
+    if (model := await asyncio.to_thread(_files, config)) is not None:
+        options = {"cache_dir": str(config.data_dir / "cache"), **options, "model": str(model)}
+    began = time.monotonic()
+    async with asyncio.timeout(config.engine.start_s), base.create(config.engine.name, options) as engine:
+        loaded = time.monotonic()
+        prompt = base.Prompt((base.Segment("The sky is blue because"),))
+        written = 0
+        async with aclosing(engine.generate(prompt, base.Sampling(max_tokens=_TOKENS))) as pieces:
+            async for piece in pieces:
+                written += piece.tokens
+        ended = time.monotonic()
+    return Finding("answer", True, f"loaded in {loaded - began:.1f} s, {written} tokens in {ended - loaded:.2f} s")
+
+
+def _resolve(config: Config) -> catalogue.Entry | Path:
+    folder = config.source.parent if config.source else None
+    return catalogue.resolve(config.model, catalogue.load(config.models), folder)
+
+
+def _files(config: Config) -> Path | None:
+    """The model's file or folder, if the engine needs one and it is here."""
+    if not base.needs_model(config.engine.name):
+        return None
+    found = _resolve(config)
+    if isinstance(found, Path):
+        return found
+    return download.ensure(found, config.data_dir) if download.is_present(found, config.data_dir) else None
+
+
+def _need(config: Config) -> int:
+    """Bytes wanted free: the model once more, and some."""
+    found = _files(config)
+    files = [] if found is None else found.rglob("*") if found.is_dir() else [found]
+    return _SLACK + sum(file.stat().st_size for file in files if file.is_file())
+
+
+_EXAMINATIONS: Final[dict[str, Callable[[Config], Awaitable[Finding]]]] = {
+    "broker": _broker,
+    "agent": _agent,
+    "model": _model,
+    "engine": _engine,
+    "disk": _disk,
+    "memory": _memory,
+    "answer": _answer,
+}
+_NEEDS: Final = {"agent": {"broker"}, "answer": {"model", "engine"}}
+"""What cannot be examined once something else is at fault."""
+_REMEDIES: Final = {
+    "broker": "start the broker, or correct broker.host, broker.port and the login",
+    "agent": "look at the broker's access control list",
+    "model": "set model to a name of edge-agent download --list, or to a path",
+    "engine": "install the runtime: pip install 'edge-agent[openvino]'",
+    "disk": "set data_dir",
+    "memory": "choose a smaller model",
+    "answer": "look at the log of edge-agent --debug doctor, and at engine.options",
+}
