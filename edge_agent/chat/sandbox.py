@@ -85,7 +85,8 @@ def _sandbox(*, strict: bool) -> _Sandbox:
 def render(template: Template, values: Mapping[str, Any], *, today: str | None, param: str) -> str:
     """Write a template out; `today` is YYYY-MM-DD, or None if the template should do without a date.
 
-    Raises `RequestRefused` when the template cannot, or will not, render what it was given.
+    Raises `RequestRefused` when the template cannot, or will not, render what it was given; `param` is to blame, or, in
+    a strict template, the variable of it that is missing.
     """
     if today is not None:
         day = date.fromisoformat(today)
@@ -96,7 +97,8 @@ def render(template: Template, values: Mapping[str, Any], *, today: str | None, 
         raise RequestRefused(f"the template refuses: {error.message}", param=param) from error
     except UndefinedError as error:
         missing = _MISSING.match(error.message or "")
-        where = f"{param}.{missing[1]}" if missing else param
+        strict = template.environment.undefined is StrictUndefined
+        where = f"{param}.{missing[1]}" if missing and strict else param
         raise RequestRefused(f"the template needs more than it was given: {error}", param=where) from error
     except _FAULTS as error:
         raise RequestRefused(f"the template cannot render this: {error}", param=param) from error

@@ -24,6 +24,8 @@ MARK: Final = "\ufdd0"
 OWN: Final = "model"
 """The name of the model's own template."""
 GUESSES: Final = {"<|im_start|>": "chatml", "<|start_header_id|>": "llama3", "<start_of_turn>": "gemma"}
+_SOME_DAY: Final = "2000-01-01"
+"""For templates that cannot do without a date, while they are only tried out."""
 
 # The words of the Hermes format, on which Qwen2.5 and many others were trained: every character counts.
 PREAMBLE: Final = """# Tools
@@ -91,16 +93,16 @@ class ChatTemplate:
 
     @cached_property
     def _takes_tools(self) -> bool:
-        question, probe = [_message(Message("user", "?"))], [_tool(Tool("probe"))]
+        question, probe = [_message(Message("user", "?"))], [self._mark(_tool(Tool("probe")))]
         try:
-            return self._write(question, probe) != self._write(question, [])
+            return self._write(question, probe, today=_SOME_DAY) != self._write(question, [], today=_SOME_DAY)
         except RequestRefused:
             return False
 
     @cached_property
     def _takes_system(self) -> bool:
         try:
-            self._write([_message(Message("system", "!")), _message(Message("user", "?"))], [])
+            self._write([_message(Message("system", "!")), _message(Message("user", "?"))], [], today=_SOME_DAY)
         except RequestRefused:
             return False
         return True
