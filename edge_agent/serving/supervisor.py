@@ -115,8 +115,9 @@ class Supervisor:
                 self._move(Sign.RETRY)
 
     def broke(self, loaded: Loaded, error: EngineFailed) -> None:
-        """Report that a turn saw this engine fail; the first report counts."""
-        if loaded is self.loaded and self._broken and not self._broken.done():
+        """Report that a turn saw this engine fail; the first report counts, and no other turn goes there."""
+        if loaded is self.loaded and self._broken:
+            self.loaded = None
             self._broken.set_result(error)
 
     def reload(self) -> None:
