@@ -53,7 +53,7 @@ class Inbound:
     payload: bytes
     retained: bool
     extras: Extras | None
-    """None when the sender's message came without MQTT 5."""
+    """None when the sender used none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,7 @@ class Link:
         """Everything that arrives, in order; for one reader only."""
         with self._errors():
             async for message in self._client.messages:
-                extras = _extras(message.properties) if self.v5 else None
-                yield Inbound(message.topic.value, message.payload, message.retain, extras)
+                yield Inbound(message.topic.value, message.payload, message.retain, _extras(message.properties))
 
     @staticmethod
     def _errors() -> _Translated:
@@ -254,16 +253,11 @@ class _Quiet:
         return False
 
 
-def _extras(properties: Properties | None) -> Extras:
-    def get(name: str) -> object:
-        return getattr(properties, name, None)
-
-    response, correlation, expiry = get("ResponseTopic"), get("CorrelationData"), get("MessageExpiryInterval")
-    return Extras(
-        response_topic=response if isinstance(response, str) else None,
-        correlation=correlation if isinstance(correlation, bytes) else None,
-        expiry_s=expiry if isinstance(expiry, int) else None,
-    )
+def _extras(properties: Properties | None) -> Extras | None:
+    """What a sender set; None for most messages, which spares every message of their answers the mirrors."""
+    given = vars(properties) if properties else {}
+    extras = Extras(given.get("ResponseTopic"), given.get("CorrelationData"), given.get("MessageExpiryInterval"))
+    return None if extras == Extras() else extras
 
 
 def _properties(extras: Extras) -> Properties:

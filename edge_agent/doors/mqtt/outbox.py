@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from itertools import islice
 
 from edge_agent.broker import Link, Outbound
 
@@ -13,10 +14,12 @@ _SOFT = 16 << 20
 """Bytes beyond which chunks are dropped: the final message of their answer repairs the loss."""
 _HARD = 32 << 20
 """Bytes beyond which no further request is read, until some of this has gone out."""
+_WINDOW = 16
+"""Messages under way at once, below the 20 that brokers and our library allow."""
 
 
 class Outbox:
-    """A queue with one writer. Messages are confirmed by the broker before the next one goes out."""
+    """A queue with one writer. A message that the broker has not confirmed is sent again on the next connection."""
 
     def __init__(self) -> None:
         self._waiting: deque[Outbound] = deque()
@@ -54,11 +57,13 @@ class Outbox:
         """Publish over this connection until it is lost; what was not confirmed stays for the next one."""
         while True:
             await self._filled.wait()
-            while self._waiting:
-                message = self._waiting[0]
-                await link.publish(message)
-                self._waiting.popleft()
-                self._bytes -= len(message.payload)
+            while batch := list(islice(self._waiting, _WINDOW)):
+                async with asyncio.TaskGroup() as group:
+                    for message in batch:  # Each hands its message over, in this order, before it waits.
+                        group.create_task(link.publish(message))
+                for message in batch:
+                    self._waiting.popleft()
+                    self._bytes -= len(message.payload)
                 if self._bytes <= _SOFT:
                     self._room.set()
             self._filled.clear()
