@@ -21,7 +21,7 @@ from edge_agent.config import Config
 from edge_agent.doors.mqtt import MqttDoor, Node
 from edge_agent.doors.mqtt.admin import Operations
 from edge_agent.engines import base
-from edge_agent.errors import OperatorError, first
+from edge_agent.errors import ModelError, OperatorError, first
 from edge_agent.models import catalogue, download
 from edge_agent.serving.backlog import Backlog
 from edge_agent.serving.scheduler import Job, Scheduler
@@ -42,7 +42,7 @@ class App:
         self.config = config
         self.boot = f"{int(time.time()):08x}{secrets.token_hex(2)}"  # Sorts by time: `Presence` relies on it.
         self._stopping = asyncio.Event()
-        self._model = Path(config.model).stem if base.needs_model(config.engine.name) else config.engine.name
+        self._model = _model_name(config)
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
         self.supervisor = Supervisor(self._create, config.template, patience, self._engine_changed)
         self.scheduler = Scheduler(
@@ -97,7 +97,12 @@ class App:
         config = self.config
         folder = config.source.parent if config.source else None
         entry = catalogue.resolve(config.model, catalogue.load(config.models), folder)
-        return entry if isinstance(entry, Path) else download.ensure(entry, config.data_dir)
+        return entry if isinstance(entry, Path) else download.ensure(entry, config.data_dir, self._going_on)
+
+    def _going_on(self, _done: int, _total: int) -> None:
+        """Call off a download once the node is to stop."""
+        if self._stopping.is_set():
+            raise ModelError("the node was stopped while its model was being fetched")
 
     def _phase(self) -> str:
         return "draining" if self.scheduler.draining else self.supervisor.phase.announced
@@ -174,6 +179,13 @@ def public(config: Config) -> dict[str, Any]:
 
     shown: dict[str, Any] = plain(config)
     return shown
+
+
+def _model_name(config: Config) -> str:
+    """What clients call the model: its name in the catalogue, or its file's."""
+    if not base.needs_model(config.engine.name):
+        return config.engine.name
+    return config.model if config.model in catalogue.load(config.models) else Path(config.model).stem
 
 
 def _named(templates: Mapping[str, Any]) -> dict[str, NamedTemplate]:

@@ -71,7 +71,7 @@ class Turn:
         """Answer the request on this engine; raises `WireError` for every way in which it fails."""
         match self.request.edge.op:
             case "prepare":
-                prompt = loaded.template.render(self.request.messages, self.request.tools, generate=False)
+                prompt = self._render(loaded, self.request.messages, generate=False)
                 return Done("", usage=await loaded.engine.prepare(prompt))
             case "score":
                 return await self._score(loaded)
@@ -81,7 +81,7 @@ class Turn:
     async def _score(self, loaded: Loaded) -> Done:
         if not loaded.engine.capabilities.scores:
             raise Unsupported("this engine cannot score", param="edge.op")
-        prompt = loaded.template.render(self.request.messages, self.request.tools)
+        prompt = self._render(loaded, self.request.messages)
         choices = self.request.edge.choices
         logprobs = await loaded.engine.score(prompt, choices)
         best = max(logprobs)
@@ -131,7 +131,7 @@ class Turn:
     async def _fitted(self, loaded: Loaded, sampling: Sampling, messages: Sequence[Message], tell: _Tell) -> _Answer:
         """Write an answer, dropping the oldest turns first if the request allows it and they do not fit."""
         while True:
-            prompt = loaded.template.render(messages, self.request.tools)
+            prompt = self._render(loaded, messages)
             try:
                 return await self._write(loaded.engine, prompt, sampling, tell)
             except ContextOverflow:
@@ -140,8 +140,12 @@ class Turn:
                     raise
                 messages = shorter
 
+    def _render(self, loaded: Loaded, messages: Sequence[Message], *, generate: bool = True) -> Prompt:
+        today = time.strftime("%Y-%m-%d")
+        return loaded.template.render(messages, self.request.tools, generate=generate, today=today)
+
     async def _write(self, engine: Engine, prompt: Prompt, sampling: Sampling, tell: _Tell) -> _Answer:
-        answer = _Answer(self.request, tell)
+        answer = _Answer(self.request, tell, thinking=prompt.text.rstrip().endswith("<think>"))
         loop, stall_s = asyncio.get_running_loop(), self._rules.stall_s
         try:
             async with aclosing(engine.generate(prompt, sampling)) as pieces, asyncio.timeout(stall_s) as guard:
@@ -178,12 +182,14 @@ class Turn:
 class _Answer:
     """What the engine has written so far: counted, searched for stops, read for reasoning and calls."""
 
-    def __init__(self, request: ChatRequest, tell: _Tell) -> None:
+    def __init__(self, request: ChatRequest, tell: _Tell, *, thinking: bool) -> None:
         callable_tools = () if request.tool_choice == "none" else [tool.name for tool in request.tools]
         forced = request.tool_choice if request.tool_choice in callable_tools else None
         self._tell = tell
         self._stops = StopFinder(request.stop)
-        self._parser = tools.AnswerParser(callable_tools, forced=forced)
+        self._parser = tools.AnswerParser(callable_tools, forced=forced, thinking=thinking)
+        self._one_call = not request.parallel_tool_calls
+        self._complete = False
         self._text: list[str] = []
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -217,7 +223,7 @@ class _Answer:
         if text:
             self._text.append(text)
             self._read(self._parser.feed(text))
-        return stopped or piece.finish is not None
+        return self._complete or stopped or piece.finish is not None
 
     def end(self) -> None:
         """Give out what was held back."""
@@ -242,6 +248,8 @@ class _Answer:
 
     def _read(self, events: Iterable[tools.Event]) -> None:
         for event in events:
+            if self._complete:
+                return
             match event:
                 case tools.Text(text):
                     self._content.append(text)
@@ -257,6 +265,8 @@ class _Answer:
                 case tools.CallArguments(index, fragment):
                     self._calls[index][2].append(fragment)
                     self._say({"tool_calls": [{"index": index, "function": {"arguments": fragment}}]})
+                case tools.CallEnd():
+                    self._complete = self._one_call
 
     def _say(self, delta: Mapping[str, Any]) -> None:
         told, self._untold = tuple(self._untold), []
