@@ -1,7 +1,7 @@
 """The seam: what a runtime must do to be an engine of Edge Agent.
 
 A new chip is one class with these methods, a line in `ENGINES` and a run of the conformance suite
-(`tests/agent/engines/contract.py`). Engines may be used from one event loop only, and block it never.
+(`tests/agent/engines/test_contract.py`). Engines may be used from one event loop only, and block it never.
 """
 
 from __future__ import annotations

@@ -232,9 +232,15 @@ def _stretches(prompt: Prompt) -> list[tuple[bool, str]]:
 
 def _last_user_text(tokens: list[_Token]) -> str:
     """What stands between the last `<|im_start|>user` and the next special token; without any, everything."""
-    turns = "".join("\0" + text if special else text for text, special in tokens).split("\0")
-    users = [turn for turn in turns if turn.startswith(f"{START}user\n")]
-    return users[-1].partition("\n")[2] if users else _SPECIAL.sub("", "".join(turns))
+    marks, turns = [""], [""]
+    for text, special in tokens:
+        if special:
+            marks.append(text)
+            turns.append("")
+        else:
+            turns[-1] += text
+    users = [turn for mark, turn in zip(marks, turns, strict=True) if mark == START and turn.startswith("user\n")]
+    return users[-1].partition("\n")[2] if users else "".join(turns)
 
 
 def _shared(left: list[_Token], right: list[_Token]) -> int:

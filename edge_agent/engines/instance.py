@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import jsonschema
 from jsonschema.validators import validator_for
+from referencing.exceptions import Unresolvable
 
 from edge_agent.engines.base import Constraint
 from edge_agent.errors import RequestRefused, Unsupported
@@ -31,10 +33,14 @@ def instance(constraint: Constraint, wish: str) -> str:
         validator.check_schema(schema)
     except (ValueError, jsonschema.SchemaError) as error:
         raise RequestRefused(f"not a JSON schema: {error}", param="response_format") from error
-    if _is_json(wish) and validator.is_valid(json.loads(wish)):
-        return wish
-    made = _make(schema, schema, 0)
-    if not validator.is_valid(made):
+    try:
+        if _is_json(wish) and validator.is_valid(json.loads(wish)):
+            return wish
+        made = _make(schema, schema, 0)
+        found = validator.is_valid(made)
+    except Unresolvable as error:
+        raise RequestRefused(f"not a JSON schema: {error}", param="response_format") from error
+    if not found:
         raise Unsupported("the scripted engine finds no instance of this schema", param="response_format")
     return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
@@ -80,7 +86,7 @@ def _array(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
 
 
 def _number(schema: Mapping[str, Any], _root: Any, _depth: int) -> Any:
-    return max(schema.get("minimum", 0), min(0, schema.get("maximum", 0)))
+    return max(schema.get("minimum", -math.inf), min(0, schema.get("maximum", 0)))
 
 
 def _referred(reference: str, root: Any) -> Any:
