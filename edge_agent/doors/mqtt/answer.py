@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ _HEARTBEAT_S = 5.0
 """A client hears something at least so often while its prompt is read."""
 _PROGRESS_S = 2.0
 """And not more often than this."""
+_WORTH_CUTTING = 32
+"""Characters of a chunk that go together even where its envelope alone exceeds what the client asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,11 @@ class Answer:
             self._status("progress", {"read": progress.read, "prompt": progress.prompt})
 
     def _beat(self) -> None:
-        if self._progress and time.monotonic() - self._last_s >= _HEARTBEAT_S - 0.1:
+        quiet = time.monotonic() - self._last_s
+        if self._progress and quiet >= _HEARTBEAT_S:
             self._status("progress", {"read": self._progress.read, "prompt": self._progress.prompt})
-        self._heart = asyncio.get_running_loop().call_later(_HEARTBEAT_S, self._beat)
+            quiet = 0.0
+        self._heart = asyncio.get_running_loop().call_later(_HEARTBEAT_S - quiet, self._beat)
 
     def _gather(self, delta: Mapping[str, Any], logprobs: tuple[Mapping[str, Any], ...]) -> None:
         """Send the first text at once, then what comes within a window together."""
@@ -174,11 +179,18 @@ class Answer:
             extra |= {"text_omitted": True, "chars": len(done.content), "sha256": digest}
             payload = self._reply("final", self._completion(done, "", ""), extra, final=True).encode()
         elif len(payload) > self._final_bytes:
-            over = len(payload) - self._final_bytes
-            text = _cut(done.content, max(0, len(done.content.encode()) - 2 * over - 64)).decode()
-            extra["truncated"] = True
-            payload = self._reply("final", self._completion(done, text, ""), extra, final=True).encode()
+            payload = self._truncated(done, extra | {"truncated": True})
         self._post(payload, "final", final=True)
+
+    def _truncated(self, done: Done, extra: Mapping[str, Any]) -> bytes:
+        """The final with as much of its text as fits."""
+
+        def payload(characters: int) -> bytes:
+            body = self._completion(done, done.content[:characters], "")
+            return self._reply("final", body, extra, final=True).encode()
+
+        lengths = range(1, len(done.content) + 1)
+        return payload(bisect_right(lengths, self._final_bytes, key=lambda each: len(payload(each))))
 
     def _completion(self, done: Done, content: str, reasoning: str) -> dict[str, Any]:
         return bodies.completion(
@@ -253,7 +265,9 @@ def _joined(gathered: dict[str, Any], delta: Mapping[str, Any]) -> bool:
 
 def _halves(delta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Cut a delta in two, if it is text that can be cut."""
-    name = next((name for name in ("content", "reasoning_content") if len(delta.get(name) or "") > 1), None)
+    name = next(
+        (name for name in ("content", "reasoning_content") if len(delta.get(name) or "") > _WORTH_CUTTING), None
+    )
     if name is None:
         return None
     middle = len(delta[name]) // 2
