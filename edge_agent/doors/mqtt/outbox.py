@@ -16,6 +16,8 @@ _HARD = 32 << 20
 """Bytes beyond which no further request is read, until some of this has gone out."""
 _WINDOW = 16
 """Messages under way at once, below the 20 that brokers and our library allow."""
+_TRIES = 3
+"""Connections that may be lost over one message, before it is taken for their cause."""
 
 
 class Outbox:
@@ -29,6 +31,7 @@ class Outbox:
         self._emptied.set()
         self._room = asyncio.Event()
         self._room.set()
+        self._tries = 0
         self.dropped = 0
 
     def put(self, message: Outbound, *, droppable: bool = False) -> None:
@@ -55,16 +58,22 @@ class Outbox:
 
     async def pump(self, link: Link) -> None:
         """Publish over this connection until it is lost; what was not confirmed stays for the next one."""
+        if self._tries >= _TRIES:
+            _LOG.error("the broker does not take a message of %d bytes: dropped", len(self._waiting[0].payload))
+            self._confirmed(1)
         while True:
-            await self._filled.wait()
-            while batch := list(islice(self._waiting, _WINDOW)):
+            while batch := list(islice(self._waiting, _WINDOW if not self._tries else 1)):
+                self._tries += 1
                 async with asyncio.TaskGroup() as group:
                     for message in batch:  # Each hands its message over, in this order, before it waits.
                         group.create_task(link.publish(message))
-                for message in batch:
-                    self._waiting.popleft()
-                    self._bytes -= len(message.payload)
-                if self._bytes <= _SOFT:
-                    self._room.set()
+                self._confirmed(len(batch))
             self._filled.clear()
             self._emptied.set()
+            await self._filled.wait()
+
+    def _confirmed(self, count: int) -> None:
+        self._tries = 0
+        self._bytes -= sum(len(self._waiting.popleft().payload) for _ in range(count))
+        if self._bytes <= _SOFT:
+            self._room.set()
