@@ -30,10 +30,13 @@ class House:
 
         self.events: defaultdict[str, list[Event]] = defaultdict(list)
         self.changed = asyncio.Event()
-        self.supervisor = Supervisor(made, None, patience, lambda: self.scheduler.wake())
+        self.supervisor = Supervisor(made, None, patience, self._engine_changed)
         self.scheduler = Scheduler(Backlog[Job](size, share), self.supervisor, rules, self.changed.set)
         self.order: list[str] = []
         self._rids = map(str, itertools.count(1))
+
+    def _engine_changed(self) -> None:
+        self.scheduler.wake()
 
     async def until(self, holds: Callable[[], object]) -> None:
         async with asyncio.timeout(3600):

@@ -70,7 +70,7 @@ async def test_an_engine_that_cannot_obey_a_format_is_asked_once_more(house):
     answers = iter(["no idea", '```json\n{"x": 7}\n```'])
 
     class Stubborn(EchoEngine):
-        def _text(self, rule, sampling):
+        def _text(self, *_):
             return next(answers)
 
     home = await house(create=lambda: Stubborn({"constrained": False}))
