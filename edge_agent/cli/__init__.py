@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -24,15 +22,13 @@ _GLOBAL: Final = ("--config", "--debug")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in `arguments`, by default the process's own, and return the exit code."""
+    """Run the command in `arguments`, by default the process's own, and return the exit code.
+
+    Ctrl-C is 130; a reader of the output that has gone is a quiet 1, by `SystemExit`: both are typer's doing.
+    """
     given = _globals_first(sys.argv[1:] if arguments is None else arguments)
     try:
         return int(app(given, prog_name="edge-agent", standalone_mode=False) or 0)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on: the last flush goes nowhere.
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except Exception as error:
         if "--debug" in given:
             raise

@@ -51,12 +51,12 @@ def read_schema(file: Path | None) -> Mapping[str, Any] | None:
 def body(
     question: str,
     *,
-    system: str | None,
-    template: str | None,
-    variables: Sequence[str],
-    schema: Mapping[str, Any] | None,
-    max_tokens: int | None,
-    temperature: float | None,
+    system: str | None = None,
+    template: str | None = None,
+    variables: Sequence[str] = (),
+    schema: Mapping[str, Any] | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """The request; raises `typer.BadParameter` when there is nothing to ask."""
     pairs = [each.partition("=") for each in variables]

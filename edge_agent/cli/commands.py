@@ -64,10 +64,8 @@ def _program(
         Path | None,
         Option(metavar="FILE", help="Configuration. Default: the first found; docs/configuration.md says where."),
     ] = None,
-    debug: Annotated[bool, Option("--debug", metavar="", help="On a failure show the traceback.")] = False,  # noqa: ARG001
-    version: Annotated[
-        bool, Option("--version", metavar="", callback=_version, is_eager=True, help="Tell it.")
-    ] = False,
+    debug: Debug = False,  # noqa: ARG001 - `main` looks at it
+    version: Version = False,  # noqa: ARG001 - answered by its callback
 ) -> None:
     context.obj = config
 
