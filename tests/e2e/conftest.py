@@ -108,13 +108,17 @@ class Wire:
 
     async def read(self) -> None:
         async for message in self._client.messages:
-            if message.topic.matches(f"{TOPICS.out(self.name)}/#"):
+            if "/out/" in message.topic.value:
                 self.out.append(message)
             else:
                 address = TOPICS.parse(message.topic.value)
                 self.presence.setdefault((address.node, address.kind), []).append(message.payload)
             async with self._changed:
                 self._changed.notify_all()
+
+    async def watch(self, pattern: str) -> None:
+        """Also keep in `out` what comes on these topics."""
+        await self._client.subscribe(pattern, qos=1)
 
     async def publish(self, topic: str, payload: bytes | str = b"", *, retain: bool = False, **properties) -> None:
         extras = None

@@ -18,7 +18,7 @@ async def node(agent):
 @pytest.fixture
 async def anna(node, wire):
     client = await wire("anna")
-    await client.phase("kitchen")
+    await client.phase(node.config.node)
     return client
 
 
