@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,7 +20,9 @@ _PARAM: Final = "response_format"
 _LONGEST: Final = 1 << 16
 _DEEPEST: Final = 64
 _LISTED: Final = 1024
-"""A range of whole numbers up to this size is spelled out."""
+"""A range of whole numbers up to this size is spelled out, and so is a repetition, nested ones multiplied."""
+_COUNTED: Final = 64
+"""Characters of a string that are counted. The runtime's matcher needs 0.1 s for a token at 128, and 1 s at 1,024."""
 
 _BASE: Final = r"""
 json_value ::= json_object | json_array | json_string | json_number | "true" | "false" | "null"
@@ -121,10 +124,10 @@ class _Schema:
             case "object":
                 return self._object(schema, depth)
             case "array":
-                item = self._inside(schema.get("items", True), depth)
+                item = self._rule(self._inside(schema.get("items", True), depth))
                 return f'"[" {_list_of(item, schema.get("minItems", 0), schema.get("maxItems"))} "]"'
             case "string" if "minLength" in schema or "maxLength" in schema:
-                return rf'"\"" json_char{{{schema.get("minLength", 0)},{schema.get("maxLength", "")}}} "\""'
+                return rf'"\"" json_char{_times(schema.get("minLength", 0), schema.get("maxLength"), _COUNTED)} "\""'
             case "integer" | "number":
                 return _number(schema, whole=kind == "integer")
             case "boolean":
@@ -193,8 +196,14 @@ def _text(value: Any) -> str:
 def _list_of(item: str, least: int, most: int | None) -> str:
     if most == 0:
         return '""'
-    more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+    more = f'("," {item}){_times(max(least - 1, 0), None if most is None else most - 1)}'
     return f"{item} {more}" if least else f"({item} {more})?"
+
+
+def _times(least: int, most: int | None, limit: int = _LISTED) -> str:
+    if max(least, most or 0) > limit or (most is not None and least > most):
+        raise _refused(f"a repetition of {least} to {most} times")
+    return f"{{{least},{'' if most is None else most}}}"
 
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> str:
@@ -227,26 +236,33 @@ def _expression(regex: str) -> str:
     """Read with Python's own parser; what a grammar cannot say (look-around, back-references) is refused by name."""
     parser = importlib.import_module("re._parser")
     try:
-        return _sequence(parser.parse(regex))
+        parsed = parser.parse(regex)
+        if parsed.state.flags != re.UNICODE:
+            raise _refused("a flag in a regular expression")
+        return _sequence(parsed)
     except (parser.error, OverflowError, RecursionError) as error:
         raise RequestRefused(f"not a regular expression: {error}", param=_PARAM) from error
 
 
-def _sequence(nodes: Any) -> str:
-    return " ".join(filter(None, (_node(str(kind), value) for kind, value in nodes))) or '""'
+def _sequence(nodes: Any, weight: int = 1) -> str:
+    return " ".join(filter(None, (_node(str(kind), value, weight) for kind, value in nodes))) or '""'
 
 
-def _node(kind: str, value: Any) -> str:
+def _node(kind: str, value: Any, weight: int) -> str:
     if kind == "AT" and str(value) in _ANCHORS:
         return ""  # What is written is the whole text anyway.
     if kind not in _NODES or (kind == "SUBPATTERN" and (value[1] or value[2])):
         raise _refused(f"{kind.lower().replace('_', ' ')} in a regular expression")
-    return _NODES[kind](value)
+    return _NODES[kind](value, weight)
 
 
-def _repeated(value: Any) -> str:
+def _repeated(value: Any, weight: int) -> str:
     low, high, inner = value
-    return f"({_sequence(inner)}){{{low},{'' if str(high) == 'MAXREPEAT' else high}}}"
+    most = None if str(high) == "MAXREPEAT" else high
+    weight *= max(low, most or 1, 1)
+    if weight > _LISTED:
+        raise _refused(f"a repetition of {weight} times")
+    return f"({_sequence(inner, weight)}){_times(low, most)}"
 
 
 def _member(kind: str, value: Any) -> str:
@@ -268,13 +284,13 @@ def _class_char(code: int) -> str:
 
 
 _ANCHORS: Final = ("AT_BEGINNING", "AT_BEGINNING_STRING", "AT_END", "AT_END_STRING")
-_NODES: Final[Mapping[str, Callable[[Any], str]]] = {
-    "LITERAL": lambda code: literal(chr(code)),
-    "NOT_LITERAL": lambda code: f"[^{_class_char(code)}]",
-    "ANY": lambda _: r"[^\n]",
-    "IN": lambda members: f"[{''.join(_member(str(kind), value) for kind, value in members)}]",
-    "BRANCH": lambda value: f"({' | '.join(map(_sequence, value[1]))})",
-    "SUBPATTERN": lambda value: f"({_sequence(value[3])})",
+_NODES: Final[Mapping[str, Callable[[Any, int], str]]] = {
+    "LITERAL": lambda code, _: literal(chr(code)),
+    "NOT_LITERAL": lambda code, _: f"[^{_class_char(code)}]",
+    "ANY": lambda _, __: r"[^\n]",
+    "IN": lambda members, _: f"[{''.join(_member(str(kind), value) for kind, value in members)}]",
+    "BRANCH": lambda value, weight: f"({' | '.join(_sequence(each, weight) for each in value[1])})",
+    "SUBPATTERN": lambda value, weight: f"({_sequence(value[3], weight)})",
     "MAX_REPEAT": _repeated,
     "MIN_REPEAT": _repeated,
 }

@@ -20,7 +20,7 @@ from edge_agent.errors import ConfigError, EngineFailed, RequestRefused
 
 async def gone(pid: int) -> None:
     async with asyncio.timeout(10):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -91,7 +91,7 @@ async def test_the_child_dies_with_its_parent():
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:  # noqa: ASYNC220
         child = int(parent.stdout.readline())
         parent.kill()
     await gone(child)

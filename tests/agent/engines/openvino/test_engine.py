@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,12 +11,12 @@ import pytest_asyncio
 
 pytest.importorskip("openvino_genai")
 
-import openvino_genai  # noqa: E402
+import openvino_genai
 
-from edge_agent.engines.base import Constraint, Prompt, Sampling, Segment  # noqa: E402
-from edge_agent.engines.openvino import OpenVinoEngine, conversion  # noqa: E402
-from edge_agent.engines.openvino.scoring import Scorer  # noqa: E402
-from edge_agent.errors import ConfigError, ModelError, Unsupported  # noqa: E402
+from edge_agent.engines.base import Constraint, Prompt, Sampling, Segment
+from edge_agent.engines.openvino import OpenVinoEngine
+from edge_agent.engines.openvino.scoring import Scorer
+from edge_agent.errors import ModelError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,6 +62,7 @@ SCHEMAS = [
     {"type": ["boolean", "null"]},
     {"enum": ["Küche", 'a "quoted" \\ word', 5, None, {"a": [1]}]},
     {"type": "object", "properties": {f"k{i}": {"type": "boolean"} for i in range(20)}},
+    {"type": "array", "items": {"type": "array", "items": {"type": "string", "maxLength": 64}, "maxItems": 1024}},
 ]
 
 
@@ -70,7 +70,7 @@ SCHEMAS = [
 async def test_the_runtime_accepts_the_grammar_and_what_it_writes_is_valid(engine, chat, answer, schema):
     for seed in (1, 2):
         constraint = Constraint(json_schema=json.dumps(schema))
-        sampling = Sampling(max_tokens=400, temperature=1.0, seed=seed, constraint=constraint)
+        sampling = Sampling(max_tokens=100, temperature=1.0, seed=seed, constraint=constraint)
         pieces = await answer(engine, chat("Write JSON."), sampling)
         if pieces[-1].finish == "stop":
             jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), schema)
@@ -83,7 +83,7 @@ async def test_a_held_turn_can_be_cancelled(engine, answer):
     first = engine.generate(prompts[0], Sampling(max_tokens=200))
     await anext(first)
     second = asyncio.create_task(answer(engine, prompts[1], Sampling(max_tokens=2)))
-    while (await engine.health()).running < 2 and not second.done():
+    while (await engine.health()).running < 2 and not second.done():  # noqa: ASYNC110
         await asyncio.sleep(0)
     second.cancel()
     await asyncio.wait([second])
@@ -91,29 +91,7 @@ async def test_a_held_turn_can_be_cancelled(engine, answer):
     assert (await engine.health()).running == 0
 
 
-def test_options_are_checked():
-    for options in ({}, {"model": "x", "teapot": 1}, {"model": "x", "cache_gb": 0}):
-        with pytest.raises(ConfigError):
-            OpenVinoEngine(options)
-    with pytest.raises(Unsupported, match="NPU"):
-        OpenVinoEngine({"model": "x", "device": "npu"})
-
-
 async def test_a_missing_model_is_a_model_error(tmp_path):
     with pytest.raises(ModelError):
         async with OpenVinoEngine({"model": str(tmp_path / "none.gguf")}):
             pass
-
-
-def test_a_conversion_that_was_killed_is_begun_again(smollm2, tmp_path, monkeypatch):
-    def killed(model: Path, folder: Path) -> None:
-        (folder.with_name(f".{folder.name}.partial")).mkdir()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_convert", killed)
-        with pytest.raises(KeyboardInterrupt):
-            conversion.converted(smollm2, tmp_path)
-    folder = conversion.converted(smollm2, tmp_path)
-    assert (folder / "openvino_model.bin").stat().st_size > 10**6
-    assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == [folder.name]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openvino_genai")
 
-from edge_agent.engines.openvino.residency import Reading, Residency  # noqa: E402
+from edge_agent.engines.openvino.residency import Reading, Residency
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=40)
 
