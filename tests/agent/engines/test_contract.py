@@ -140,8 +140,8 @@ async def test_prepare_makes_the_next_read_cached(engine, chat, answer):
 
 async def test_prepare_can_be_cancelled(engine, chat):
     task = asyncio.create_task(engine.prepare(chat("x", system="Never mind. " * 400)))
-    while not (await engine.health()).running and not task.done():
-        pass
+    while not (await engine.health()).running and not task.done():  # noqa: ASYNC110
+        await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
     assert (await engine.health()).running == 0
