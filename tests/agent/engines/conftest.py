@@ -45,7 +45,7 @@ def echo_options() -> dict[str, Any]:
     return {
         "rules": [
             {"match": "story", "text": STORY},
-            {"match": "capital", "text": "Paris 🙂."},
+            {"match": "capital of France", "text": "Paris 🙂."},
             {"match": "hang", "text": "one two three", "hang_after": 1},
         ],
         "context": 2048,

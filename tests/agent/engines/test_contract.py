@@ -113,18 +113,19 @@ async def test_turns_side_by_side_are_independent(engine, chat, answer, text):
     assert [text(pieces) for pieces in together] == alone
 
 
-async def test_turns_that_continue_the_same_turn_at_once_are_independent(engine, answer, text):
-    """The prompts begin inside the same open block of the cache, which a runtime may share and spoil."""
-    begin = "<|im_start|>system\nOpen blocks are shared.<|im_end|>\n<|im_start|>user\nWhat is the capital of"
+@pytest.mark.parametrize("salt", ["Amber", "Birch", "Cedar", "Delta"])
+async def test_turns_that_continue_the_same_turn_at_once_are_independent(engine, answer, text, salt):
+    """They begin inside the same open block of the cache, which a runtime may share and spoil."""
+    begin = f"<|im_start|>system\n{salt}<|im_end|>\n<|im_start|>user\nWhat is the capital of"
+    capitals = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome"}
     prompts = [
         Prompt((Segment(f"{begin} {country}?<|im_end|>\n<|im_start|>assistant\n", control=True),))
-        for country in ("France", "Germany", "Italy")
+        for country in capitals
     ]
-    alone = [text(await answer(engine, prompt, SAMPLING)) for prompt in prompts]
-    for length in range(1, 5):  # At least three of them end inside a block.
-        await answer(engine, Prompt((Segment(begin, control=True),)), Sampling(max_tokens=length))
-        together = await asyncio.gather(*(answer(engine, prompt, SAMPLING) for prompt in prompts))
-        assert [text(pieces)[:12] for pieces in together] == [written[:12] for written in alone]
+    await answer(engine, Prompt((Segment(begin, control=True),)), Sampling(max_tokens=1))
+    together = await asyncio.gather(*(answer(engine, prompt, SAMPLING) for prompt in prompts))
+    for pieces, (country, capital) in zip(together, capitals.items(), strict=True):
+        assert capital in text(pieces) or country in text(pieces)
 
 
 async def test_prepare_makes_the_next_read_cached(engine, chat, answer):
