@@ -20,7 +20,8 @@ from edge_agent.chat.named import NamedTemplate
 from edge_agent.config import Config
 from edge_agent.doors.mqtt import MqttDoor, Node
 from edge_agent.doors.mqtt.admin import Operations
-from edge_agent.engines import base
+from edge_agent.engines import registry
+from edge_agent.engines.base import Engine
 from edge_agent.errors import ModelError, OperatorError, first
 from edge_agent.models import catalogue, download
 from edge_agent.serving.backlog import Backlog
@@ -86,12 +87,12 @@ class App:
         """Drain, say goodbye and end `run`."""
         self._stopping.set()
 
-    async def _create(self) -> base.Engine:
+    async def _create(self) -> Engine:
         config, options = self.config, dict(self.config.engine.options)
-        if base.needs_model(config.engine.name):
+        if registry.needs_model(config.engine.name):
             model = await asyncio.to_thread(self._fetch)
             options = {"cache_dir": str(config.data_dir / "cache"), **options, "model": str(model)}
-        return base.create(config.engine.name, options)
+        return registry.create(config.engine.name, options)
 
     def _fetch(self) -> Path:
         config = self.config
@@ -183,7 +184,7 @@ def public(config: Config) -> dict[str, Any]:
 
 def _model_name(config: Config) -> str:
     """What clients call the model: its name in the catalogue, or its file's."""
-    if not base.needs_model(config.engine.name):
+    if not registry.needs_model(config.engine.name):
         return config.engine.name
     return config.model if config.model in catalogue.load(config.models) else Path(config.model).stem
 

@@ -25,7 +25,7 @@ import yaml
 
 from edge_agent.client import Client, connect
 from edge_agent.config import Broker
-from edge_agent.engines import base
+from edge_agent.engines import base, registry
 from edge_agent.engines.echo import EchoEngine
 from edge_agent.mosquitto import private_broker
 from edge_agent.wire import WireError
@@ -71,7 +71,7 @@ async def first_token_and_speed(model: Path, cache: Path) -> AsyncIterator[Figur
     options = {"model": str(model), "cache_dir": str(cache)}
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "temperature": 0, "max_tokens": 96}
     added, ratios = [], []
-    async with agents({"model": str(model)}) as stand, base.load("openvino")(options) as engine:
+    async with agents({"model": str(model)}) as stand, registry.load("openvino")(options) as engine:
         prompt = base.Prompt(
             (
                 base.Segment("<|im_start|>user\n", control=True),

@@ -16,7 +16,7 @@ from typing import Final
 from edge_agent.broker import Dialer, Link, Outbound
 from edge_agent.client import NodeView, connect
 from edge_agent.config import Config
-from edge_agent.engines import base
+from edge_agent.engines import base, registry
 from edge_agent.errors import OperatorError
 from edge_agent.models import catalogue, download
 from edge_agent.wire import Topics, WireError
@@ -106,7 +106,7 @@ async def _agent(config: Config) -> Finding:
 
 
 async def _model(config: Config) -> Finding:
-    if not base.needs_model(config.engine.name):
+    if not registry.needs_model(config.engine.name):
         return Finding("model", True, f"the engine {config.engine.name} needs none")
     found = _resolve(config)
     if isinstance(found, Path):
@@ -119,7 +119,7 @@ async def _model(config: Config) -> Finding:
 async def _engine(config: Config) -> Finding:
     """Import the runtime in a process of its own: native code may take the process with it."""
     name = config.engine.name
-    code = "import sys; from edge_agent.engines import base; base.load(sys.argv[1])"
+    code = "import sys; from edge_agent.engines import registry; registry.load(sys.argv[1])"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, name), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
@@ -161,7 +161,7 @@ async def _answer(config: Config) -> Finding:
     if (model := await asyncio.to_thread(_files, config)) is not None:
         options = {"cache_dir": str(config.data_dir / "cache"), **options, "model": str(model)}
     began = time.monotonic()
-    async with asyncio.timeout(config.engine.start_s), base.create(config.engine.name, options) as engine:
+    async with asyncio.timeout(config.engine.start_s), registry.create(config.engine.name, options) as engine:
         loaded = time.monotonic()
         prompt = base.Prompt((base.Segment("The sky is blue because"),))
         written = 0
@@ -179,7 +179,7 @@ def _resolve(config: Config) -> catalogue.Entry | Path:
 
 def _files(config: Config) -> Path | None:
     """The model's file or folder, if the engine needs one and it is here."""
-    if not base.needs_model(config.engine.name):
+    if not registry.needs_model(config.engine.name):
         return None
     found = _resolve(config)
     if isinstance(found, Path):

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 AGENT = ROOT / "edge_agent"
 WIRE = AGENT / "wire.py"
 FILES = sorted(AGENT.rglob("*.py"))
-MAX_LINES_FILE, MAX_LINES_FUNCTION, MAX_LINES_AGENT = 350, 60, 7000
+MAX_LINES_FILE, MAX_LINES_FUNCTION, MAX_CODE_AGENT = 350, 60, 8000
 
-TASK_MAKERS = {"edge_agent/client.py", "edge_agent/engines/child.py", "edge_agent/engines/process.py"}
+TASK_MAKERS = {"edge_agent/client/__init__.py", "edge_agent/engines/child.py", "edge_agent/engines/process.py"}
 """The files that may start a task outside a TaskGroup, and so own its end."""
 HEAVY = ["openvino_genai", "openvino", "numpy", "gguf", "huggingface_hub", "aiomqtt", "jinja2", "tokenizers"]
 
@@ -68,8 +68,19 @@ def test_no_file_is_longer_than_the_budget() -> None:
     assert {name: lines for name, lines in lengths().items() if lines > MAX_LINES_FILE} == {}
 
 
-def test_the_agent_is_no_longer_than_the_budget() -> None:
-    assert sum(lengths().values()) <= MAX_LINES_AGENT
+def code_lines(tree: ast.Module) -> int:
+    """Lines that hold code: neither blank, nor comment, nor docstring."""
+    tokens = (node for node in ast.walk(tree) if isinstance(node, ast.expr | ast.stmt | ast.arg | ast.alias))
+    strings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)} & {
+        id(node) for node in ast.walk(tree) if isinstance(node, ast.Constant)
+    }
+    told = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Expr) and id(node.value) in strings} | strings
+    ends = {line for node in tokens if id(node) not in told for line in (node.lineno, node.end_lineno)}
+    return len(ends)
+
+
+def test_the_agent_is_no_longer_than_the_budget(trees: dict[Path, ast.Module]) -> None:
+    assert sum(map(code_lines, trees.values())) <= MAX_CODE_AGENT
 
 
 def test_no_function_is_longer_than_the_budget(trees: dict[Path, ast.Module]) -> None:

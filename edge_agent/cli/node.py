@@ -14,7 +14,7 @@ from edge_agent import logs
 from edge_agent.app import App, public
 from edge_agent.cli.download import fetch
 from edge_agent.config import Config
-from edge_agent.engines import base
+from edge_agent.engines import registry
 from edge_agent.models import catalogue
 
 _LOG = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def run(config: Config) -> None:
 def check(config: Config) -> None:
     """Build what `run` would run, without starting it; raises `OperatorError` for what is wrong."""
     App(config)
-    if not base.needs_model(config.engine.name):
-        base.create(config.engine.name, config.engine.options)  # Checks its options; a native one does so in its child.
+    if not registry.needs_model(config.engine.name):
+        registry.create(config.engine.name, config.engine.options)  # Checks its options.
     _model(config)
     typer.echo(f"# {config.source or 'no file: defaults and environment'}")
     shown = {name: value for name, value in public(config).items() if name != "source"}
@@ -46,7 +46,7 @@ def check(config: Config) -> None:
 
 def _model(config: Config) -> catalogue.Entry | None:
     """The entry of the catalogue that is to be fetched, if it is one; raises `ModelError` for an unknown model."""
-    if not base.needs_model(config.engine.name):
+    if not registry.needs_model(config.engine.name):
         return None
     folder = config.source.parent if config.source else None
     found = catalogue.resolve(config.model, catalogue.load(config.models), folder)

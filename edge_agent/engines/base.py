@@ -1,22 +1,18 @@
 """The seam: what a runtime must do to be an engine of Edge Agent.
 
-A new chip is one class with these methods, a line in `ENGINES` and a run of the conformance suite
+A new chip is one class with these methods, a line in `registry.ENGINES` and a run of the conformance suite
 (`tests/agent/engines/test_contract.py`). Engines may be used from one event loop only, and block it never.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from edge_agent.chat.prompt import Constraint, Dialect, Prompt, Segment
-from edge_agent.errors import ConfigError
 
 __all__ = [
-    "ENGINES",
     "Capabilities",
     "Constraint",
     "Dialect",
@@ -25,35 +21,12 @@ __all__ = [
     "Health",
     "Piece",
     "Prompt",
-    "Runtime",
     "Sampling",
     "Segment",
     "Usage",
-    "create",
-    "load",
 ]
 
 FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """Where an engine's class is, as `package.module:Class`, and whether it is native code.
-
-    Native code crashes and hangs in ways no exception reports, so it lives in a child process.
-    """
-
-    target: str
-    native: bool
-
-
-ENGINES: Final[Mapping[str, Runtime]] = MappingProxyType(
-    {
-        "echo": Runtime("edge_agent.engines.echo:EchoEngine", native=False),
-        "openvino": Runtime("edge_agent.engines.openvino:OpenVinoEngine", native=True),
-    }
-)
-"""Engines by name. They are loaded when chosen: importing this module loads none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,32 +144,3 @@ class Engine(Protocol):
         """The prompt's length in tokens."""
 
     async def health(self) -> Health: ...
-
-
-def load(name: str) -> type[Engine]:
-    """Import the engine class called `name`, or the one at `package.module:Class`; raises `ConfigError`."""
-    runtime = ENGINES.get(name)
-    module, colon, attribute = (runtime.target if runtime else name).partition(":")
-    if not colon:
-        known = ", ".join(ENGINES)
-        raise ConfigError(f"there is no engine {name!r}; there are {known}, or name one as package.module:Class")
-    try:
-        engine: type[Engine] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the engine {name!r} cannot be loaded: {error}") from error
-    return engine
-
-
-def needs_model(name: str) -> bool:
-    """Whether this engine loads a model from files; it is then told where as the option `model`."""
-    return name in ENGINES and ENGINES[name].native
-
-
-def create(name: str, options: Mapping[str, Any]) -> Engine:
-    """Build the engine called `name`, in a child process where it is native; raises `ConfigError`."""
-    runtime = ENGINES.get(name)
-    if runtime is None or not runtime.native:
-        return load(name)(options)
-    process = importlib.import_module("edge_agent.engines.process")
-    engine: Engine = process.ProcessEngine(name, options)
-    return engine

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.engines import frames
-from edge_agent.engines.base import Engine, Prompt, load
+from edge_agent.engines.base import Engine, Prompt
+from edge_agent.engines.registry import load
 from edge_agent.errors import OperatorError
 from edge_agent.wire import WireError
 

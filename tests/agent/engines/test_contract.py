@@ -12,8 +12,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from edge_agent.engines.base import Constraint, Engine, Prompt, Sampling, Segment, create
+from edge_agent.engines.base import Constraint, Engine, Prompt, Sampling, Segment
 from edge_agent.engines.process import ProcessEngine
+from edge_agent.engines.registry import create
 from edge_agent.errors import ContextOverflow, RequestRefused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,8 +13,9 @@ import pytest
 
 from edge_agent.engines import frames
 from edge_agent.engines import process as process_module
-from edge_agent.engines.base import Prompt, Sampling, Segment, create
+from edge_agent.engines.base import Prompt, Sampling, Segment
 from edge_agent.engines.process import ProcessEngine
+from edge_agent.engines.registry import create
 from edge_agent.errors import ConfigError, EngineFailed, RequestRefused
 
 
