@@ -34,7 +34,7 @@ _OPTIONS: Final = vol.Schema(
         vol.Optional("context", default=None): vol.Any(None, vol.All(int, vol.Range(min=64, max=1 << 20))),
         vol.Optional("parallel", default=4): vol.All(int, vol.Range(min=1, max=64)),
         vol.Optional("cache_gb", default=1): vol.All(int, vol.Range(min=1, max=256)),
-        vol.Optional("max_batched_tokens", default=256): vol.All(int, vol.Range(min=16, max=8192)),
+        vol.Optional("max_batched_tokens", default=None): vol.Any(None, vol.All(int, vol.Range(min=16, max=8192))),
         vol.Optional("threads", default=None): vol.Any(None, vol.All(int, vol.Range(min=1, max=1024))),
         vol.Optional("cache_dir", default=None): vol.Any(None, str),
     }
@@ -45,8 +45,8 @@ class OpenVinoEngine:
     """Options: `model` (a .gguf file or an OpenVINO folder) and how to run it.
 
     `device` (CPU or GPU), `context` in tokens (by default the model's, at most 4,096), `parallel` turns, `cache_gb` for
-    keys and values, `max_batched_tokens` read in one step (a step cannot be interrupted), `threads`, `cache_dir` for
-    the converted model.
+    keys and values, `max_batched_tokens` read in one step (a step cannot be interrupted; by default what two cores read
+    in less than half a second), `threads`, `cache_dir` for the converted model.
 
     Temperature None is the model's own default, and greedy where its files name none; so are the other None values.
     """
@@ -77,7 +77,8 @@ class OpenVinoEngine:
         return Dialect(template=facts.template, specials=self._tokenizer.specials, bos=facts.bos, eos=facts.eos)
 
     async def __aenter__(self) -> Self:
-        self._worker = Worker(self._load, self._options["max_batched_tokens"])
+        self._batch = self._options["max_batched_tokens"] or _step_tokens(Path(self._options["model"]))
+        self._worker = Worker(self._load, self._batch)
         await self._worker.start()
         return self
 
@@ -183,7 +184,7 @@ class OpenVinoEngine:
         folder = converted(model, options["cache_dir"] and Path(options["cache_dir"]))
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.cache_size = options["cache_gb"]
-        scheduler.max_num_batched_tokens = options["max_batched_tokens"]
+        scheduler.max_num_batched_tokens = self._batch
         scheduler.max_num_seqs = max(options["parallel"], 32)
         scheduler.enable_prefix_caching = True
         properties: dict[str, Any] = {} if options["threads"] is None else {"INFERENCE_NUM_THREADS": options["threads"]}
@@ -215,3 +216,10 @@ class OpenVinoEngine:
             raise ModelError(f"{self._options['model']} wrote nothing; cache_gb may be too small for it")
         share: float = pipeline.get_metrics().max_cache_usage
         return max(1, round(100 / max(share, 1e-3)))
+
+
+def _step_tokens(model: Path) -> int:
+    """Tokens to read in one step. Measured on two cores: 256 of a 98 MB model in 0.36 s, 32 of a 1.1 GB one in 0.31 s."""
+    files = model.glob("*.bin") if model.is_dir() else [model] if model.exists() else []
+    size = sum(file.stat().st_size for file in files)
+    return max(32, min(256, 25_000_000_000 // max(1, size) // 32 * 32))
