@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import getpass
 import json
 import shutil
@@ -96,6 +97,15 @@ def broker(mosquitto) -> Mosquitto:
     return mosquitto()
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def decoded(payload: bytes) -> Reply | None:
+    """A message of an answer; None for bare text."""
+    try:
+        return decode_reply(payload)
+    except WireError:
+        return None
+
+
 class Wire:
     """A client that only keeps what it receives: `out`, in order, and the presence of every node."""
 
@@ -144,11 +154,7 @@ class Wire:
 
     def replies(self, rid: str) -> list[Reply]:
         """What has come for this request so far."""
-        found = []
-        for message in self.out:
-            with contextlib.suppress(WireError):
-                found.append(decode_reply(message.payload))
-        return [reply for reply in found if reply.rid == rid]
+        return [reply for message in self.out if (reply := decoded(message.payload)) and reply.rid == rid]
 
     async def until(self, holds: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
         async with asyncio.timeout(patience_s), self._changed:
