@@ -1,9 +1,9 @@
-"""Serving and the doors are tested on a virtual clock: waiting takes no time, and every run is the same."""
+"""Serving, the doors and the client are tested on a virtual clock: waiting takes no time, every run is the same."""
 
 import asyncio
 import selectors
 
-VIRTUAL = ("serving", "doors")
+VIRTUAL = ("serving", "doors", "test_client.py")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
