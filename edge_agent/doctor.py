@@ -49,6 +49,8 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
             finding = await look(config)
         except (OperatorError, WireError) as error:
             finding = Finding(name, False, str(error), _REMEDIES[name])
+        except TimeoutError:
+            finding = Finding(name, False, f"nothing came for {config.engine.start_s:g} s", _REMEDIES[name])
         if not finding.ok:
             failed.add(name)
         yield finding

@@ -21,7 +21,7 @@ from edge_agent.cli.ask import Answer, body, converse
 from edge_agent.cli.caller import Caller
 from edge_agent.cli.download import fetch
 from edge_agent.client import Client
-from edge_agent.engines import base
+from edge_agent.engines import registry
 from edge_agent.errors import OperatorError
 from edge_agent.models import catalogue
 from edge_agent.mosquitto import private_broker
@@ -99,7 +99,7 @@ def prepare(folder: Path, port: int) -> config.Config:
     file = folder / "agent.yaml"
     file.write_text(yaml.safe_dump({"node": NODE, "broker": {"host": "127.0.0.1", "port": port}}), encoding="utf-8")
     settings = config.load(file, os.environ)
-    if base.needs_model(settings.engine.name):
+    if registry.needs_model(settings.engine.name):
         found = catalogue.resolve(settings.model, catalogue.load(settings.models))
         title = found.name if isinstance(found, Path) else found.title
         model = found if isinstance(found, Path) else fetch(found, settings.data_dir)

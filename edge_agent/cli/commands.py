@@ -102,10 +102,7 @@ def ask(
     broker: Broker = None,
     name: Name = None,
 ) -> None:
-    """Ask one question and print the answer as it is written.
-
-    Ctrl-C stops the answer at the node too.
-    """
+    """Ask one question. The answer is printed as it is written; Ctrl-C stops it, at the node too."""
     from edge_agent.cli import ask as asking
 
     body = asking.body(
@@ -133,9 +130,9 @@ def chat(
     broker: Broker = None,
     name: Name = None,
 ) -> None:
-    """Talk: the model is told all that was said before.
+    """Talk. The model is told what was said before.
 
-    /reset forgets it, /quit or Ctrl-D leaves, Ctrl-C stops the answer that is being written.
+    /reset forgets that, /quit or Ctrl-D leaves, Ctrl-C stops the answer that is being written.
     """
     from edge_agent.cli import chat as chatting
 
@@ -145,7 +142,7 @@ def chat(
 
 @app.command(rich_help_panel=_SERVING)
 def run(context: typer.Context) -> None:
-    """Serve: load the model and answer over MQTT until SIGTERM or Ctrl-C, which let running answers end."""
+    """Load the model and answer over MQTT. SIGTERM or Ctrl-C ends it once running answers have ended."""
     from edge_agent.cli import node
 
     node.run(_config(context))
@@ -153,7 +150,7 @@ def run(context: typer.Context) -> None:
 
 @app.command(rich_help_panel=_SERVING)
 def check(context: typer.Context) -> None:
-    """Check the configuration and print what is in effect, without secrets. Exit code 78 when something is wrong."""
+    """Check the configuration. What is in effect is printed, without secrets; exit code 78 when something is wrong."""
     from edge_agent.cli import node
 
     node.check(_config(context))
@@ -165,7 +162,7 @@ def download(
     model: Annotated[str | None, Argument(metavar="MODEL", help="A name of --list. Default: configured.")] = None,
     list_: Annotated[bool, Option("--list", metavar="", help="Tell what there is, and what is here already.")] = False,
 ) -> None:
-    """Fetch a model, verify it and keep it. What is here already costs nothing."""
+    """Fetch a model, verify it and keep it. Prints where it is; what is here already costs nothing."""
     from edge_agent.cli import download as downloading
 
     (downloading.show if list_ else downloading.download)(_config(context), model)
@@ -176,7 +173,7 @@ def doctor(
     context: typer.Context,
     json: Annotated[bool, Option("--json", metavar="", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Examine this installation: broker, model, engine, disk, memory, a short answer. Each fault comes with its remedy.
+    """Examine this installation. Broker, model, engine, disk, memory, a short answer: each fault with its remedy.
 
     Exit code 1 when there is one.
     """
@@ -193,7 +190,7 @@ def top(
     broker: Broker = None,
     name: Name = None,
 ) -> None:
-    """Watch the nodes of this broker: phase, queue, speeds, memory. Ctrl-C leaves."""
+    """Watch the nodes of this broker. Phase, queue, speeds, memory; Ctrl-C leaves."""
     from edge_agent.cli import top as watching
 
     watching.top(_caller(context, broker, name, POOL, 1), once=once)
@@ -209,7 +206,7 @@ def admin(
     broker: Broker = None,
     name: Name = None,
 ) -> None:
-    """Give an order to a node that names you in its `admin.clients`."""
+    """Give an order to a node. Its setting `admin.clients` says who may."""
     from edge_agent.cli import admin as operating
 
     operating.order(_caller(context, broker, name, node, 10), op, level)
@@ -220,7 +217,7 @@ def bench(
     context: typer.Context,
     names: Annotated[list[str] | None, Argument(metavar="NAMES", help="Benches to run. Default: all.")] = None,
 ) -> None:
-    """Measure what the agent adds to its engine, with a broker of its own, and print the table of the README."""
+    """Measure what the agent adds to its engine. Prints the table of the README; brings a broker of its own."""
     from edge_agent.cli import bench as measuring
 
     measuring.bench(_config(context), names or [])

@@ -1,4 +1,4 @@
-"""The live view of the nodes, an operator's orders, the list of models."""
+"""The live view of the nodes, and an operator's orders."""
 
 import pytest
 import yaml
@@ -76,20 +76,3 @@ def test_nobody_else_gives_orders(edge_agent, agent) -> None:
     done = edge_agent("admin", "kitchen", "shutdown", "--name", "anna")
     assert (done.returncode, done.stderr[:22]) == (1, b"edge-agent: forbidden:")
     assert agent.poll() is None
-
-
-def test_the_catalogue_is_listed(edge_agent) -> None:
-    lines = edge_agent("download", "--list").stdout.decode().splitlines()
-    assert any(line.split()[:3] == ["smollm2-135m", "98", "MB"] for line in lines)
-
-
-def test_a_model_that_is_a_file_is_not_fetched(edge_agent, tmp_path) -> None:
-    (tmp_path / "my.gguf").touch()
-    assert edge_agent("download", str(tmp_path / "my.gguf")).stdout.decode().strip() == str(tmp_path / "my.gguf")
-    done = edge_agent("download", "gpt-17")
-    assert (done.returncode, b"smollm2-135m" in done.stderr) == (66, True)
-
-
-@pytest.mark.parametrize("stray", ["--lst", "a b"])
-def test_what_is_no_model_is_refused(edge_agent, stray) -> None:
-    assert edge_agent("download", stray).returncode in (2, 66)
