@@ -208,7 +208,7 @@ _EXAMINATIONS: Final[dict[str, Callable[[Config], Awaitable[Finding]]]] = {
 _NEEDS: Final = {"agent": {"broker"}, "answer": {"model", "engine"}}
 """What cannot be examined once something else is at fault."""
 _REMEDIES: Final = {
-    "broker": "start the broker, or correct broker.host, broker.port and the login",
+    "broker": "is one running? apt install mosquitto, or set broker.host",
     "agent": "look at the broker's access control list",
     "model": "set model to a name of edge-agent download --list, or to a path",
     "engine": "install the runtime: pip install 'edge-agent[openvino]'",

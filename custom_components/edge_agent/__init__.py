@@ -1,0 +1,1 @@
+"""Edge Agent for Home Assistant: so far its protocol alone."""
