@@ -239,6 +239,8 @@ class _Client(aiomqtt.Client):
             self._loop.remove_reader(sock.fileno())
             self._loop.remove_writer(sock.fileno())
             sock.close()
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()  # Else its loss is logged a second time, as one that nobody saw.
 
 
 class _Quiet:
