@@ -25,14 +25,17 @@ class Server:
         self.answers = answers
         self.heard: list[int] = []
         self.port = 0
+        self.visits: list[asyncio.Task] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.visits.append(asyncio.current_task())
         packet = await reader.read(1 << 14)
         if packet:
             self.heard.append(packet[packet.index(b"MQTT") + 4])
             writer.write(self.answers[self.heard[-1]])
             await reader.read()
         writer.close()
+        await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -42,6 +45,8 @@ async def server(answers: dict[int, bytes]) -> AsyncIterator[Server]:
     made.port = listener.sockets[0].getsockname()[1]
     async with listener:
         yield made
+    if made.visits:
+        await asyncio.wait(made.visits)
 
 
 async def attempt(dialer: Dialer) -> str:

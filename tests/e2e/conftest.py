@@ -263,6 +263,18 @@ async def agent(configured) -> AsyncIterator[Callable]:
 
 
 @pytest.fixture
+def eventually():
+    """Wait for something in this process: `await eventually(lambda: …)`."""
+
+    async def wait(holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():  # noqa: ASYNC110 - the agent has no event for every state
+                await asyncio.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
 def to_broker(broker) -> Broker:
     """The broker as a client of the library is told of it."""
     return Broker(port=broker.port, timeout_s=3.0, reconnect_max_s=1.0)

@@ -79,13 +79,11 @@ async def test_nobody_reads_or_asks_in_the_name_of_another(agent, wire):
 
 
 @pytest.mark.usefixtures("broker")
-async def test_a_wrong_password_is_one_clear_error_and_tried_again(caplog, configured, monkeypatch):
+async def test_a_wrong_password_is_one_clear_error_and_tried_again(caplog, configured, monkeypatch, eventually):
     monkeypatch.setattr("edge_agent.app._GOODBYE_S", 0.1)
     app = App(configured("kitchen", broker={"username": "edge-agent", "password": "wrong"}))
     running = asyncio.create_task(app.run())
-    async with asyncio.timeout(20):
-        while app.door.reconnects < 3:
-            await asyncio.wait([running], timeout=0.05)
+    await eventually(lambda: app.door.reconnects >= 3)
     said = [each for each in caplog.records if each.name.startswith("edge_agent.doors")]
     assert len([each for each in said if each.levelname == "WARNING"]) == 1
     assert "refuses the login: check broker.username and broker.password" in said[0].getMessage()

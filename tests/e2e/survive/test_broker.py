@@ -35,7 +35,7 @@ async def test_a_broker_that_is_killed_and_restarted_in_mid_stream_costs_nothing
 
 
 async def test_a_broker_that_is_away_while_the_answer_ends_gets_it_on_its_return(
-    asking, agent, wire, broker, to_broker
+    asking, agent, broker, *, wire, to_broker, eventually
 ):
     app = await agent("kitchen", engine={"write_tps": 200})
     await (await wire()).phase("kitchen")
@@ -43,14 +43,12 @@ async def test_a_broker_that_is_away_while_the_answer_ends_gets_it_on_its_return
         answer = asking(client)
         await answer.wrote.wait()
         broker.kill()
-        async with asyncio.timeout(20):
-            while app.scheduler.running:
-                await asyncio.wait([answer.task], timeout=0.05)
+        await eventually(lambda: not app.scheduler.running)
         broker.start()
         await answer.whole()
 
 
-async def test_a_broker_that_hangs_for_a_while_costs_nothing(asking, agent, wire, broker, to_broker):
+async def test_a_broker_that_hangs_for_a_while_costs_nothing(asking, agent, broker, *, wire, to_broker, eventually):
     app = await agent("kitchen", engine=SLOW, broker={"timeout_s": 1})
     await (await wire()).phase("kitchen")
     async with connect(to_broker, "anna") as client:
@@ -58,24 +56,22 @@ async def test_a_broker_that_hangs_for_a_while_costs_nothing(asking, agent, wire
         await answer.wrote.wait()
         broker.freeze()
         try:
-            async with asyncio.timeout(20):
-                while not app.door.reconnects:
-                    await asyncio.wait([answer.task], timeout=0.05)
+            await eventually(lambda: app.door.reconnects)
         finally:
             broker.thaw()
         await answer.whole()
 
 
-async def test_a_broker_that_accepts_and_never_answers_is_one_warning_and_no_hang(agent, wire, mosquitto, caplog):
+async def test_a_broker_that_accepts_and_never_answers_is_one_warning_and_no_hang(
+    agent, wire, mosquitto, caplog, eventually
+):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with pytest.raises(BrokerError, match="cannot reach"):
             async with asyncio.timeout(10), connect(Broker(port=port, timeout_s=1.0), "anna"):
                 pass
         app = await agent("kitchen", broker={"port": port, "timeout_s": 1}, wait=False)
-        async with asyncio.timeout(20):
-            while app.door.reconnects < 2:
-                await asyncio.wait([asyncio.create_task(app.door.connected.wait())], timeout=0.05)
+        await eventually(lambda: app.door.reconnects >= 2)
     mosquitto(port=port)
     client = await wire(port=port)
     await client.phase("kitchen")
