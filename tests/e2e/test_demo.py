@@ -63,7 +63,7 @@ def test_what_is_kept_can_be_used_until_a_signal_and_is_then_gone(demo, tmp_path
         assert (asked.returncode, asked.stdout.strip()) == (0, "Name three fruits."), asked.stderr
         assert len(belongings(tmp_path)) == 3
         running.send_signal(number)
-        assert running.wait(30) == 130
+        assert running.wait(15) == 130  # In good order; later would be by force.
     assert belongings(tmp_path) == []
 
 

@@ -65,6 +65,15 @@ async def test_those_waiting_are_told_their_place_as_it_changes(house):
     assert estimates == [pytest.approx(2.0, abs=0.1), pytest.approx(1.0, abs=0.1)]
 
 
+async def test_a_place_that_changes_while_nothing_else_happens_is_told_within_two_seconds(house):
+    home = await house({"write_tps": 1})
+    _, second, third = [home.ask(TEN) for _ in range(3)]
+    await asyncio.sleep(0.5)
+    home.scheduler.cancel(second, CANCELLED)
+    await asyncio.sleep(2)
+    assert [event.position for event in home.of(third, Queued)] == [1]
+
+
 async def test_a_full_backlog_refuses_with_the_time_to_come_again(house):
     home = await house(SLOW, size=1)
     first = home.ask(TEN)
@@ -129,9 +138,14 @@ async def test_cancelling_what_runs_stops_it_within_a_token(house):
 async def test_cancelling_before_the_first_step_still_ends_it_once(house):
     home = await house()
     key = home.ask("never")
-    await home.until(lambda: home.scheduler.running)
-    assert home.scheduler.cancel(key, CANCELLED)
-    assert home.scheduler.cancel(key, WireError("internal", "the second reason does not count"))
+
+    def cancel_as_soon_as_it_runs():
+        home.changed.set()
+        if home.scheduler.running:
+            home.scheduler.cancel(key, CANCELLED)
+            home.scheduler.cancel(key, WireError("internal", "the second reason does not count"))
+
+    home.scheduler._changed = cancel_as_soon_as_it_runs
     assert await home.code(key) == "cancelled"
     assert not home.of(key, Delta)
 

@@ -72,6 +72,26 @@ async def test_a_draining_node_leaves_the_pool_to_another(agent, anna):
     assert {(final.node, final.kind) for final in finals} == {("hall", "final")}
 
 
+async def test_whoever_reads_that_a_node_is_ready_may_ask_at_once(agent, broker, anna, monkeypatch, eventually):
+    """Also after a reconnect: the node is in the pool before its presence says so."""
+    done: list[str] = []
+    for name in ("subscribe", "publish"):
+        method = getattr(Link, name)
+
+        async def recorded(self, what, *, method=method, **how):
+            await method(self, what, **how)
+            done.append(what if isinstance(what, str) else what.topic)
+
+        monkeypatch.setattr(Link, name, recorded)
+    app = await agent("kitchen")
+    await anna.phase("kitchen")
+    done.clear()
+    broker.kill()
+    broker.start()
+    await eventually(lambda: app.door.connected.is_set() and TOPICS.presence("kitchen", "state") in done)
+    assert done.index(TOPICS.shared()) < done.index(TOPICS.presence("kitchen", "state"))
+
+
 async def test_a_node_that_does_not_join_serves_only_its_own_name(agent, anna):
     await agent("kitchen", pool={"join": False})
     await anna.phase("kitchen")
