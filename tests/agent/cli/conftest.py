@@ -30,6 +30,7 @@ NODE = {
                 {"match": "^long$", "text": "word " * 3000},
             ],
             "context": 8192,
+            "write_tps": 100,
         },
     },
     "limits": {"max_tokens": 4000},
@@ -87,6 +88,20 @@ def reached(port) -> Callable[[str, str], None]:
                     return
 
     return lambda node, phase: asyncio.run(wait(node, phase))
+
+
+@pytest.fixture
+def busy(port) -> Callable[[int], None]:
+    """Wait until so many answers are being written; presence lags, so see the one before the other."""
+
+    async def wait(count: int) -> None:
+        async with asyncio.timeout(10), connect(Broker(port=port), "watcher") as client:
+            async for nodes in client.changes():
+                view = nodes.get("kitchen")
+                if view and view.state and view.state.running == count:
+                    return
+
+    return lambda count: asyncio.run(wait(count))
 
 
 @contextmanager

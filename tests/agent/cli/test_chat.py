@@ -43,13 +43,15 @@ def test_lines_of_a_pipe_are_turns_of_a_conversation(answered) -> None:
 
 
 @pytest.mark.usefixtures("agent")
-def test_ctrl_c_stops_the_answer_and_not_the_conversation(typing) -> None:
+def test_ctrl_c_stops_the_answer_and_not_the_conversation(typing, busy) -> None:
     with typing("chat") as terminal:
         terminal.until(b"> ")
         terminal.type("hang")
         terminal.until(b"it begins")
+        busy(1)
         terminal.interrupt()
         terminal.until(b"stopped")
+        busy(0)
         terminal.type("and on")
         terminal.until(b"and on")  # As typed,
         terminal.until(b"and on")  # and as answered.
