@@ -61,7 +61,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
             return str(error), error.exit_code
         case WireError():
             wait = f"; try again in {error.retry_after_s:g} s" if error.retry_after_s else ""
-            return f"{error}{wait}", _TEMPFAIL if error.code.retryable else 1
+            return " ".join(f"{error}{wait}".split()), _TEMPFAIL if error.code.retryable else 1
         case typer.TyperException():
             path = context.command_path if (context := getattr(error, "ctx", None)) else "edge-agent"
             message = error.format_message()  # Empty where the help itself has just been printed.

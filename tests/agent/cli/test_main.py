@@ -64,7 +64,7 @@ def test_what_is_typed_wrong_is_told_in_one_line(typed, complaint, capsys) -> No
         (BrokerError("gone"), "gone", 69),
         (NodeNameTaken("taken"), "taken", 73),
         (ModelError("damaged"), "damaged", 66),
-        (WireError("model_not_found", "no"), "model_not_found: no", 1),
+        (WireError("model_not_found", "no,\nnot here"), "model_not_found: no, not here", 1),
         (EngineFailed("died", retry_after_s=2.0), "engine_failed: died; try again in 2 s", 75),
         (ExceptionGroup("a", [ExceptionGroup("b", [ValueError("x"), NodeNameTaken("taken")])]), "taken", 73),
     ],
