@@ -41,7 +41,7 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.boot = f"{int(time.time()):08x}{secrets.token_hex(2)}"  # Sorts by time: `Presence` relies on it.
+        self.boot = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"  # Sorts by time for `Presence`.
         self._stopping = asyncio.Event()
         self._model = _model_name(config)
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)

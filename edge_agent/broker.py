@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -23,6 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_agent.config import Broker
 from edge_agent.errors import BrokerError, first
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 _NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 _INCOMING = 10_000
@@ -225,7 +227,15 @@ class Dialer:
 
 
 class _Client(aiomqtt.Client):
-    """A client whose socket can be closed after an attempt that failed half-way, which the library leaves open."""
+    """A client that loses no cancellation, and whose socket can be closed after an attempt that failed half-way."""
+
+    async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 - the library's own
+        """Wait without `asyncio.wait_for`: on Python 3.11 it passes over a cancel that comes together with the end."""
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("the broker did not answer in time") from None
 
     @property
     def reached(self) -> bool:

@@ -16,9 +16,9 @@ def config(**values):
 
 
 def test_boots_sort_by_time(monkeypatch):
-    monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
+    monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_000_000_000)
     earlier = App(config()).boot
-    monkeypatch.setattr("time.time", lambda: 1_800_000_001.0)
+    monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_001_000_000)
     assert earlier < App(config()).boot
 
 

@@ -136,3 +136,14 @@ async def test_what_is_no_loss_passes_through():
 
         with pytest.raises(ZeroDivisionError):
             await Dialer(Broker(port=broker.port), "x").keep(serve, lambda _: None)
+
+
+async def test_a_cancel_that_comes_together_with_an_answer_is_not_lost():
+    client = Dialer(Broker(), "x")._client(None)
+    answer = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(client._wait_for(answer, None))
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
