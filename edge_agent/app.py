@@ -14,16 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import __version__
+from edge_agent import __version__, resident
 from edge_agent.chat import named
 from edge_agent.chat.named import NamedTemplate
 from edge_agent.config import Config
 from edge_agent.doors.mqtt import MqttDoor, Node
 from edge_agent.doors.mqtt.admin import Operations
-from edge_agent.engines import registry
 from edge_agent.engines.base import Engine
 from edge_agent.errors import ModelError, OperatorError, first
-from edge_agent.models import catalogue, download
+from edge_agent.models import download
+from edge_agent.models.catalogue import Entry
 from edge_agent.serving.backlog import Backlog
 from edge_agent.serving.scheduler import Job, Scheduler
 from edge_agent.serving.supervisor import Patience, Supervisor
@@ -43,7 +43,7 @@ class App:
         self.config = config
         self.boot = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"  # Sorts by time for `Presence`.
         self._stopping = asyncio.Event()
-        self._model = _model_name(config)
+        self._model = resident.name(config)
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
         self.supervisor = Supervisor(self._create, config.template, patience, self._engine_changed)
         self.scheduler = Scheduler(
@@ -88,17 +88,11 @@ class App:
         self._stopping.set()
 
     async def _create(self) -> Engine:
-        config, options = self.config, dict(self.config.engine.options)
-        if registry.needs_model(config.engine.name):
-            model = await asyncio.to_thread(self._fetch)
-            options = {"cache_dir": str(config.data_dir / "cache"), **options, "model": str(model)}
-        return registry.create(config.engine.name, options)
+        return resident.engine(self.config, await asyncio.to_thread(self._fetch))
 
-    def _fetch(self) -> Path:
-        config = self.config
-        folder = config.source.parent if config.source else None
-        entry = catalogue.resolve(config.model, catalogue.load(config.models), folder)
-        return entry if isinstance(entry, Path) else download.ensure(entry, config.data_dir, self._going_on)
+    def _fetch(self) -> Path | None:
+        model = resident.model(self.config)
+        return download.ensure(model, self.config.data_dir, self._going_on) if isinstance(model, Entry) else model
 
     def _going_on(self, _done: int, _total: int) -> None:
         """Call off a download once the node is to stop."""
@@ -180,13 +174,6 @@ def public(config: Config) -> dict[str, Any]:
 
     shown: dict[str, Any] = plain(config)
     return shown
-
-
-def _model_name(config: Config) -> str:
-    """What clients call the model: its name in the catalogue, or its file's."""
-    if not registry.needs_model(config.engine.name):
-        return config.engine.name
-    return config.model if config.model in catalogue.load(config.models) else Path(config.model).stem
 
 
 def _named(templates: Mapping[str, Any]) -> dict[str, NamedTemplate]:

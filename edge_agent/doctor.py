@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_agent import resident
 from edge_agent.broker import Dialer, Link, Outbound
 from edge_agent.client import NodeView, connect
 from edge_agent.config import Config
-from edge_agent.engines import base, registry
+from edge_agent.engines import base
 from edge_agent.errors import OperatorError
-from edge_agent.models import catalogue, download
+from edge_agent.models import download
+from edge_agent.models.catalogue import Entry
 from edge_agent.wire import Topics, WireError
 
 _PROBE_S: Final = 3.0
@@ -108,9 +110,9 @@ async def _agent(config: Config) -> Finding:
 
 
 async def _model(config: Config) -> Finding:
-    if not registry.needs_model(config.engine.name):
+    found = resident.model(config)
+    if found is None:
         return Finding("model", True, f"the engine {config.engine.name} needs none")
-    found = _resolve(config)
     if isinstance(found, Path):
         return Finding("model", True, str(found))
     if not download.is_present(found, config.data_dir):
@@ -159,11 +161,9 @@ def _enough(name: str, free: int, need: int, where: str, remedy: str) -> Finding
 
 async def _answer(config: Config) -> Finding:
     """Let a second engine, beside the one of a running agent, write a few tokens."""
-    options = dict(config.engine.options)
-    if (model := await asyncio.to_thread(_files, config)) is not None:
-        options = {"cache_dir": str(config.data_dir / "cache"), **options, "model": str(model)}
+    files = await asyncio.to_thread(_files, config)
     began = time.monotonic()
-    async with asyncio.timeout(config.engine.start_s), registry.create(config.engine.name, options) as engine:
+    async with asyncio.timeout(config.engine.start_s), resident.engine(config, files) as engine:
         loaded = time.monotonic()
         prompt = base.Prompt((base.Segment("The sky is blue because"),))
         written = 0
@@ -174,17 +174,10 @@ async def _answer(config: Config) -> Finding:
     return Finding("answer", True, f"loaded in {loaded - began:.1f} s, {written} tokens in {ended - loaded:.2f} s")
 
 
-def _resolve(config: Config) -> catalogue.Entry | Path:
-    folder = config.source.parent if config.source else None
-    return catalogue.resolve(config.model, catalogue.load(config.models), folder)
-
-
 def _files(config: Config) -> Path | None:
     """The model's file or folder, if the engine needs one and it is here."""
-    if not registry.needs_model(config.engine.name):
-        return None
-    found = _resolve(config)
-    if isinstance(found, Path):
+    found = resident.model(config)
+    if not isinstance(found, Entry):
         return found
     return download.ensure(found, config.data_dir) if download.is_present(found, config.data_dir) else None
 
