@@ -23,6 +23,7 @@ from edge_agent.wire import (
 
 _LOG = logging.getLogger(__name__)
 _INTERVAL_S = 1.0
+_DOUBT_S = 60.0
 
 
 class Presence:
@@ -44,6 +45,7 @@ class Presence:
         self._others: dict[str, State] = {}
         self._offline: set[str] = set()
         self._heard_ourselves = False
+        self._doubted = -_DOUBT_S
         self._leaving = False
 
     def changed(self) -> None:
@@ -89,9 +91,10 @@ class Presence:
                 self._others.pop(address.node, None)  # Cleared, or not for us to read: it has no room for anyone.
 
     def _heard_self(self, address: Address, message: Inbound) -> None:
-        """Another boot's state counts once ours has been there: before, it is what our predecessor left.
+        """Two agents of one name take the connection from each other. Boots sort by time, and the younger gives way.
 
-        Two agents of one name take the connection from each other. Boots sort by time, and the younger gives way.
+        Another boot's state counts once ours has been there: before, it is what our predecessor left. A retained one
+        counts the second time within a minute: the first may come from a broker that restored an old store.
         """
         if address.kind == "status":
             if message.payload == OFFLINE.encode() and self._heard_ourselves and not self._leaving:
@@ -106,10 +109,12 @@ class Presence:
         mine = self._describe()[0].boot
         if other == mine:
             self._heard_ourselves = True
-        elif self._heard_ourselves and other < mine:
-            raise NodeNameTaken(f"another agent calls itself {self._node}: give one of them another `node` name")
         elif self._heard_ourselves:
-            _LOG.warning("another agent tried to use our node name", extra={"node": self._node, "boot": other})
+            _LOG.warning("another agent may use our node name", extra={"node": self._node, "boot": other})
+            now = asyncio.get_running_loop().time()
+            again, self._doubted = now - self._doubted < _DOUBT_S, now
+            if other < mine and (again or not message.retained):
+                raise NodeNameTaken(f"another agent calls itself {self._node}: give one of them another `node` name")
 
     def _announce(self) -> None:
         state, info = self._describe()
