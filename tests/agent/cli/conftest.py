@@ -149,6 +149,16 @@ class Typing:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
+    def interrupt_until(self, text: bytes) -> None:
+        """Press Ctrl-C until it shows: readline misses one that comes between its prompt and its first look."""
+        for _ in range(20):
+            self.interrupt()
+            while text not in self.seen and select.select([self._terminal], [], [], 0.5)[0]:
+                self.seen += self._more()
+            if text in self.seen:
+                break
+        self.until(text)
+
     def until(self, text: bytes) -> bytes:
         """Everything up to `text`, and nothing of it will be seen again."""
         while text not in self.seen:

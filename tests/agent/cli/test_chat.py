@@ -56,8 +56,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(typing, busy) -> None:
         terminal.until(b"and on")  # As typed,
         terminal.until(b"and on")  # and as answered.
         terminal.until(b"> ")
-        terminal.interrupt()
-        terminal.until(b"> ")
+        terminal.interrupt_until(b"> ")
         terminal.type("/quit")
         assert terminal.end()[0] == 0
 
