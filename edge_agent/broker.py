@@ -11,8 +11,8 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,11 +29,14 @@ _LOG = logging.getLogger(__name__)
 _NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 _INCOMING = 10_000
 """Messages read but not yet handled; what comes beyond is dropped, and its sender tries again."""
+_INCOMING_BYTES = 32 << 20
+"""And their bytes."""
 _LARGEST = 16 << 20
 """Bytes of the largest packet the broker may send us; above our own limits, so that those can be answered."""
 _WRONG_VERSION = (1, 132)
 _DENIED = (4, 5, 134, 135)
 _GOODBYE_S = 2.0
+_PROBE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,28 @@ class Link:
 
     async def subscribe(self, pattern: str, *, replay: bool = True) -> None:
         """Subscribe at QoS 1, or raise when the broker refuses. `replay` asks for the retained messages too."""
+        if not await self._granted(pattern, replay=replay):
+            raise BrokerError(f"{self._where} refuses a subscription to {pattern}: check its access control list")
+
+    async def shares(self, topic: str) -> bool:
+        """Whether the broker has shared subscriptions: some refuse them, some accept them and deliver nothing.
+
+        Sends itself a message on a topic that nobody else uses; must come before any other subscription.
+        """
+        pattern = f"$share/probe/{topic}"
+        if not await self._granted(pattern, replay=False):
+            return False
+        await self.publish(Outbound(topic, b"probe"))
+        try:
+            async with asyncio.timeout(_PROBE_S), aclosing(self.messages()) as messages:
+                await anext(messages)
+                delivered = True
+        except TimeoutError:
+            delivered = False
+        await self.unsubscribe(pattern)
+        return delivered
+
+    async def _granted(self, pattern: str, *, replay: bool) -> bool:
         options = None
         if self.v5:
             shared = pattern.startswith("$share/")
@@ -86,9 +111,7 @@ class Link:
             options = SubscribeOptions(qos=1, retainAsPublished=not replay, retainHandling=0 if shared else handling)
         with self._errors():
             codes = await self._client.subscribe(pattern, qos=0 if options else 1, options=options)
-        refused = [code for code in codes if (code if isinstance(code, int) else code.value) >= 128]
-        if refused:
-            raise BrokerError(f"{self._where} refuses a subscription to {pattern}: check its access control list")
+        return all((code if isinstance(code, int) else code.value) < 128 for code in codes)
 
     async def unsubscribe(self, pattern: str) -> None:
         with self._errors():
@@ -102,7 +125,7 @@ class Link:
                 message.topic, message.payload, qos=1, retain=message.retain, properties=properties
             )
 
-    async def messages(self) -> AsyncIterator[Inbound]:
+    async def messages(self) -> AsyncGenerator[Inbound, None]:
         """Everything that arrives, in order; for one reader only."""
         with self._errors():
             async for message in self._client.messages:
@@ -195,6 +218,7 @@ class Dialer:
             keepalive=broker.keepalive_s,
             timeout=broker.timeout_s,
             max_queued_incoming_messages=_INCOMING,
+            queue_type=_Inbox,
             will=aiomqtt.Will(will.topic, will.payload, 1, retain=True) if will else None,
             socket_options=[_NODELAY],
         )
@@ -251,6 +275,24 @@ class _Client(aiomqtt.Client):
             sock.close()
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()  # Else its loss is logged a second time, as one that nobody saw.
+
+
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """What was read and not yet handled, bounded by its bytes too."""
+
+    _bytes = 0
+
+    def full(self) -> bool:
+        return super().full() or self._bytes >= _INCOMING_BYTES
+
+    def _put(self, item: aiomqtt.Message) -> None:
+        self._bytes += len(item.payload)
+        super()._put(item)
+
+    def _get(self) -> aiomqtt.Message:
+        item = super()._get()
+        self._bytes -= len(item.payload)
+        return item
 
 
 class _Quiet:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent import resident
-from edge_agent.broker import Dialer, Link, Outbound
+from edge_agent.broker import Dialer
 from edge_agent.client import NodeView, connect
 from edge_agent.config import Config
 from edge_agent.engines import base
@@ -23,7 +23,6 @@ from edge_agent.models import download
 from edge_agent.models.catalogue import Entry
 from edge_agent.wire import Topics, WireError
 
-_PROBE_S: Final = 3.0
 _PRESENCE_S: Final = 1.0
 _TOKENS: Final = 5
 _SLACK: Final = 256 << 20
@@ -67,24 +66,11 @@ async def _broker(config: Config) -> Finding:
         speaks += (
             f", {'TLS' if broker.tls else 'no TLS'}, {f'user {broker.username}' if broker.username else 'no user'}"
         )
-        shares = await _shares(link, Topics(broker.root))
+        shares = await link.shares(Topics(broker.root).out(f"probe-{secrets.token_hex(8)}"))
     if not shares:
         advice = "two agents would both answer a request to any: set pool.join to false on all but one"
         return Finding("broker", True, f"{speaks}, no shared subscriptions", advice)
     return Finding("broker", True, f"{speaks}, shared subscriptions")
-
-
-async def _shares(link: Link, topics: Topics) -> bool:
-    name = f"doctor-{secrets.token_hex(4)}"
-    await link.subscribe(f"$share/{name}/{topics.out(name)}", replay=False)
-    await link.publish(Outbound(topics.out(name), b"probe"))
-    try:
-        async with asyncio.timeout(_PROBE_S):
-            async for _ in link.messages():
-                return True
-    except TimeoutError:
-        pass
-    return False
 
 
 async def _agent(config: Config) -> Finding:

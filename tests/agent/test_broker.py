@@ -6,6 +6,7 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiomqtt
 import pytest
 
 from edge_agent.broker import Dialer
@@ -33,14 +34,26 @@ class Server:
         if packet:
             self.heard.append(packet[packet.index(b"MQTT") + 4])
             writer.write(self.answers[self.heard[-1]])
-            await reader.read()
+            await self.go_on(reader, writer)
         writer.close()
         await writer.wait_closed()
 
+    async def go_on(self, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+
+class Refusing(Server):
+    """Grants every subscription but shared ones; confirms what is published."""
+
+    async def go_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while packet := await reader.read(1 << 14):
+            if packet[0] >> 4 == 8:
+                writer.write(b"\x90\x03" + packet[2:4] + (b"\x80" if b"$share" in packet else b"\x01"))
+
 
 @asynccontextmanager
-async def server(answers: dict[int, bytes]) -> AsyncIterator[Server]:
-    made = Server(answers)
+async def server(answers: dict[int, bytes], kind: type[Server] = Server) -> AsyncIterator[Server]:
+    made = kind(answers)
     listener = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.port = listener.sockets[0].getsockname()[1]
     async with listener:
@@ -147,3 +160,28 @@ async def test_a_cancel_that_comes_together_with_an_answer_is_not_lost():
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
+
+
+async def test_a_refused_shared_subscription_is_an_answer_and_any_other_an_error():
+    async with (
+        server(ACCEPTED, Refusing) as broker,
+        Dialer(Broker(port=broker.port, protocol="3.1.1"), "x").connect() as link,
+    ):
+        await link.subscribe("plain")
+        assert not await link.shares("probe")
+        with pytest.raises(BrokerError, match="refuses a subscription"):
+            await link.subscribe("$share/group/topic")
+
+
+def incoming(size: int) -> aiomqtt.Message:
+    return aiomqtt.Message("t", bytes(size), 1, retain=False, mid=1, properties=None)
+
+
+async def test_what_was_read_and_not_yet_handled_is_bounded_by_its_bytes():
+    inbox = Dialer(Broker(), "x")._client(None)._queue
+    for _ in range(32):
+        inbox.put_nowait(incoming(1 << 20))
+    with pytest.raises(asyncio.QueueFull):
+        inbox.put_nowait(incoming(1))
+    inbox.get_nowait()
+    inbox.put_nowait(incoming(1))

@@ -102,6 +102,8 @@ class MqttDoor:
 
     async def _serve(self, link: Link) -> None:
         topics, node = self._topics, self._node.name
+        if self._config.pool.join:
+            await self._pool.enter(link)  # Who reads in our presence that we are ready may ask at once.
         await link.subscribe(topics.request(node, "+", "+"), replay=False)
         await link.subscribe(topics.cancel("+", "+"), replay=False)
         if self._config.admin.clients:
@@ -116,7 +118,6 @@ class MqttDoor:
                 group.create_task(self._outbox.pump(link), name="mqtt writer"),
             ]
             if self._config.pool.join:
-                await self._pool.enter(link)  # Who reads in our presence that we are ready may ask at once.
                 tasks.append(group.create_task(self._pool.run(link), name="mqtt pool"))
             tasks.append(group.create_task(self._presence.run(), name="mqtt presence"))
             await self._closing.wait()
@@ -132,8 +133,6 @@ class MqttDoor:
 
     async def _read(self, link: Link) -> None:
         async for message in link.messages():
-            if self._pool.heard(message):
-                continue
             try:
                 address = self._topics.parse(message.topic)
             except WireError as error:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from edge_agent.broker import Link
+from edge_agent.broker import Link, Outbound
 from edge_agent.wire import Topics
 
 TOPICS = Topics()
@@ -73,7 +73,10 @@ async def test_a_draining_node_leaves_the_pool_to_another(agent, anna):
 
 
 async def test_whoever_reads_that_a_node_is_ready_may_ask_at_once(agent, broker, anna, monkeypatch, eventually):
-    """Also after a reconnect: the node is in the pool before its presence says so."""
+    """Also after a reconnect: the node is in the pool before its presence says so, or anything goes out.
+
+    What is under way when a connection is refused something would be taken for the cause.
+    """
     done: list[str] = []
     for name in ("subscribe", "publish"):
         method = getattr(Link, name)
@@ -87,9 +90,10 @@ async def test_whoever_reads_that_a_node_is_ready_may_ask_at_once(agent, broker,
     await anna.phase("kitchen")
     done.clear()
     broker.kill()
+    app.door._outbox.put(Outbound("waits", b""))
     broker.start()
     await eventually(lambda: app.door.connected.is_set() and TOPICS.presence("kitchen", "state") in done)
-    assert done.index(TOPICS.shared()) < done.index(TOPICS.presence("kitchen", "state"))
+    assert done.index(TOPICS.shared()) < done.index("waits") < done.index(TOPICS.presence("kitchen", "state"))
 
 
 async def test_a_node_that_does_not_join_serves_only_its_own_name(agent, anna):
@@ -116,13 +120,25 @@ async def test_two_groups_both_answer_and_a_client_keeps_the_first(agent, anna):
 
 async def test_on_a_broker_that_does_not_share_a_node_is_alone_and_still_serves(agent, anna, monkeypatch):
     """Some brokers take a `$share` filter literally: nothing is ever published there."""
-    subscribe = Link.subscribe
+    granted = Link._granted
 
     async def literally(self, pattern, **how):
-        await subscribe(self, pattern.replace("$share/", "literally/"), **how)
+        return await granted(self, pattern.replace("$share/", "literally/"), **how)
 
-    monkeypatch.setattr(Link, "subscribe", literally)
-    monkeypatch.setattr("edge_agent.doors.mqtt.pool._PROBE_S", 0.2)
+    monkeypatch.setattr(Link, "_granted", literally)
+    monkeypatch.setattr("edge_agent.broker._PROBE_S", 0.2)
+    await agent("kitchen")
+    assert (await anna.phase("kitchen")).pool == "alone"
+    assert (await anna.final(await anna.ask("hello"))).kind == "final"
+
+
+async def test_on_a_broker_that_refuses_to_share_a_node_is_alone_and_still_serves(agent, anna, monkeypatch):
+    granted = Link._granted
+
+    async def refusing(self, pattern, **how):
+        return not pattern.startswith("$share/") and await granted(self, pattern, **how)
+
+    monkeypatch.setattr(Link, "_granted", refusing)
     await agent("kitchen")
     assert (await anna.phase("kitchen")).pool == "alone"
     assert (await anna.final(await anna.ask("hello"))).kind == "final"
