@@ -111,7 +111,7 @@ class App:
         state = State(
             boot=self.boot,
             phase=self._phase(),
-            why=self.supervisor.why[:256],
+            why=self.supervisor.why,
             running=scheduler.running,
             queued=len(scheduler.backlog),
             room=self._room(),

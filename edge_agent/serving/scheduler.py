@@ -13,7 +13,7 @@ from edge_agent.errors import EngineFailed
 from edge_agent.serving.backlog import Backlog, Key, Priority, Ticket
 from edge_agent.serving.events import Accepted, Done, Emit, Failed, Queued
 from edge_agent.serving.meter import Meter
-from edge_agent.serving.supervisor import Phase, Supervisor
+from edge_agent.serving.supervisor import Phase, Supervisor, brief
 from edge_agent.serving.turn import Loaded, Rules, Turn
 from edge_agent.wire import WireError
 
@@ -77,13 +77,14 @@ class Scheduler:
         if timeout_s <= 0:
             raise WireError("expired", "its deadline had passed when it came")
         now = time.monotonic()
-        wait = self._wait_s(len(self.backlog))
-        if wait > timeout_s:
-            raise WireError("expired", f"about {wait:.0f} s of work is waiting, the deadline is {timeout_s:g} s")
         ticket = Ticket(key, job, _priority(job.request), now, now + timeout_s)
-        self.backlog.offer(ticket, retry_after_s=round(max(1.0, wait), 1))
+        self.backlog.offer(ticket, retry_after_s=round(max(1.0, self._wait_s(len(self.backlog))), 1))
         ticket.position = self.backlog.ahead_of(key) + max(0, self.running + 1 - self.slots)
-        job.emit(Accepted(ticket.position, round(self._wait_s(ticket.position), 2) or None))
+        wait = self._wait_s(ticket.position)
+        if wait > timeout_s:
+            self.backlog.remove(key)
+            raise WireError("expired", f"about {wait:.0f} s of work goes before it, the deadline is {timeout_s:g} s")
+        job.emit(Accepted(ticket.position, round(wait, 2) or None))
         self.wake()
 
     def cancel(self, key: Key, verdict: WireError) -> bool:
@@ -184,8 +185,9 @@ class Scheduler:
                     return
 
     def _stop(self, run: _Run, verdict: WireError | None) -> None:
+        run.verdict = run.verdict or verdict  # A `prepare` may be cancelled while it is being interrupted.
         if not run.stopped:
-            run.stopped, run.verdict = True, verdict
+            run.stopped = True
             if run.started and run.task:  # Cancelled before its first step, a task would never reach its `finally`.
                 run.task.cancel()
 
@@ -235,7 +237,8 @@ class Scheduler:
             self._supervisor.broke(loaded, error)
             ticket.attempts += 1
             again = not turn.produced and ticket.attempts < _ATTEMPTS and not self.draining
-            return None if again else Failed(error)
+            told = EngineFailed(brief(error.message), code=error.code.name, retry_after_s=error.retry_after_s)
+            return None if again else Failed(told)
         except WireError as error:
             return Failed(error)
         except Exception:  # noqa: BLE001 - the last word: a client is never left without an answer

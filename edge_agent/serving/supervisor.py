@@ -8,6 +8,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -50,12 +51,21 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Sign], Phase]] = MappingProxyType(
         (Phase.LOADING, Sign.LOADED): Phase.READY,
         (Phase.LOADING, Sign.BROKE): Phase.RECOVERING,
         (Phase.READY, Sign.BROKE): Phase.RECOVERING,
+        (Phase.READY, Sign.GAVE_UP): Phase.FAILED,
         (Phase.RECOVERING, Sign.RETRY): Phase.LOADING,
         (Phase.RECOVERING, Sign.GAVE_UP): Phase.FAILED,
         (Phase.LOADING, Sign.GAVE_UP): Phase.FAILED,
         (Phase.FAILED, Sign.RETRY): Phase.LOADING,
+        (Phase.FAILED, Sign.LOADED): Phase.READY,
+        (Phase.FAILED, Sign.BROKE): Phase.FAILED,
+        (Phase.FAILED, Sign.GAVE_UP): Phase.FAILED,
     }
 )
+
+
+def brief(why: str) -> str:
+    """The first line of a reason, bounded: what everybody may read, while the log has it whole."""
+    return why.strip().partition("\n")[0][:256]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,8 @@ class Patience:
     window_s: float = 300.0
     backoff_s: float = 1.0
     backoff_max_s: float = 30.0
+    failed_s: float = 300.0
+    """From giving up to the next try: a network or a disk may have come back."""
     health_s: float = 5.0
     """Between two looks at an engine; two bad ones in a row mean it has stalled."""
 
@@ -99,20 +111,22 @@ class Supervisor:
         self.restarts = 0
 
     async def run(self) -> None:
-        """Keep an engine running until cancelled; one that has failed for good waits for an operator's `reload`."""
+        """Keep an engine running until cancelled; one that has failed is tried again now and then, or by `reload`."""
         while True:
+            self._ordered.clear()
             try:
                 await self._live()
             except OperatorError as error:
                 self._move(Sign.GAVE_UP, str(error))
             except EngineFailed as error:
-                _LOG.warning("engine broke", extra={"why": error.message})
                 self._move(Sign.BROKE, error.message)
+            except Exception as error:  # noqa: BLE001 - an engine from anywhere must not take the agent along
+                _LOG.exception("the engine raised what no engine should")
+                self._move(Sign.BROKE, f"{type(error).__name__}: {error}")
+            if self.phase is Phase.RECOVERING:
                 await self._recover()
             if self.phase is Phase.FAILED:
-                self._ordered.clear()
-                await self._ordered.wait()
-                self._move(Sign.RETRY)
+                await self._linger()
 
     def broke(self, loaded: Loaded, error: EngineFailed) -> None:
         """Report that a turn saw this engine fail; the first report counts, and no other turn goes there."""
@@ -161,6 +175,13 @@ class Supervisor:
             if done:
                 return broken.result()
 
+    async def _linger(self) -> None:
+        """Stay failed for a while, or until an operator orders otherwise."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience.failed_s):
+                await self._ordered.wait()
+                self._move(Sign.RETRY)
+
     async def _recover(self) -> None:
         now = time.monotonic()
         self._failures.append(now)
@@ -176,7 +197,7 @@ class Supervisor:
 
     def _move(self, sign: Sign, why: str = "") -> None:
         self.phase = TRANSITIONS[self.phase, sign]
-        self.why = why
-        level = logging.ERROR if self.phase is Phase.FAILED else logging.INFO
+        self.why = brief(why)
+        level = {Sign.GAVE_UP: logging.ERROR, Sign.BROKE: logging.WARNING}.get(sign, logging.INFO)
         _LOG.log(level, "engine is %s", self.phase.announced, extra={"why": why})
         self._changed()

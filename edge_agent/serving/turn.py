@@ -61,7 +61,7 @@ class Turn:
     def __init__(self, request: ChatRequest, rules: Rules, meter: Meter, emit: Emit, deadline: float) -> None:
         self.request = request
         self.produced = False
-        """Whether the client has been told any of the answer, so that another try would repeat it."""
+        """Whether the client has been told any of the answer, as streams are: another try would repeat it."""
         self._rules = rules
         self._meter = meter
         self._emit = emit
@@ -152,7 +152,7 @@ class Turn:
                 async for piece in pieces:
                     guard.reschedule(loop.time() + stall_s)
                     if piece.read is not None and piece.usage is not None:
-                        self._reading(engine, piece.read, piece.usage)
+                        self._reading(piece.read, piece.usage)
                     if answer.take(piece):
                         break
         except TimeoutError:
@@ -160,15 +160,14 @@ class Turn:
         answer.end()
         return answer
 
-    def _reading(self, engine: Engine, read: int, usage: Usage) -> None:
+    def _reading(self, read: int, usage: Usage) -> None:
         left = usage.prompt - max(read, usage.cached)
-        late = time.monotonic() + self._meter.reading_s(left) > self._deadline
-        if late and not engine.capabilities.prefix_cache:
+        if time.monotonic() + self._meter.reading_s(left) > self._deadline:
             raise WireError("expired", f"reading {left} more tokens takes longer than the deadline allows")
         self._emit(Progress(read, usage.prompt))
 
     def _tell(self, delta: Mapping[str, Any], logprobs: _Logprobs = ()) -> None:
-        self.produced = True
+        self.produced = self.request.stream
         self._emit(Delta(delta, logprobs))
 
     def _ignored(self, engine: Engine) -> tuple[str, ...]:

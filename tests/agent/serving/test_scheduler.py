@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from edge_agent.engines.echo import EchoEngine
+from edge_agent.errors import ContextOverflow, RequestRefused, Unsupported
 from edge_agent.serving.events import Accepted, Delta, Done, Failed, Queued
 from edge_agent.serving.supervisor import Patience, Phase
 from edge_agent.serving.turn import Rules
@@ -89,7 +90,21 @@ async def test_a_request_that_cannot_start_before_its_deadline_is_refused(house)
     for _ in range(3):
         home.ask(TEN)
     assert home.refused(TEN, timeout_s=15).code.name == "expired"
+    assert len(home.scheduler.backlog) == 3
     home.ask(TEN, timeout_s=40)
+
+
+async def test_only_what_goes_before_a_request_counts_against_its_deadline(house):
+    home = await house({"write_tps": 1})
+    await home.end(home.ask(TEN))
+    running = home.ask(TEN)
+    await home.until(lambda: home.scheduler.running)
+    for _ in range(4):
+        home.ask(TEN, edge={"priority": "batch"})
+    assert home.refused(TEN, timeout_s=5, edge={"priority": "voice"}).code.name == "expired"
+    voice = home.ask("quick", timeout_s=25, edge={"priority": "voice"})
+    await home.end(running)
+    assert (await home.end(voice)).content == "quick"
 
 
 async def test_what_had_expired_when_it_came_is_not_run(house):
@@ -174,19 +189,52 @@ async def test_a_turn_runs_at_most_twice(house):
     await home.until(lambda: home.supervisor.restarts == 2)
 
 
-async def test_a_turn_that_had_produced_something_is_not_run_again(house):
+async def test_a_turn_that_had_told_something_is_not_run_again(house):
     engines = iter([{"rules": [{"fail": "out of memory", "fail_after": 2}]}, {}])
     home = await house(create=lambda: EchoEngine(next(engines)))
-    key = home.ask(TEN)
+    key = home.ask(TEN, stream=True)
     assert await home.code(key) == "engine_failed"
     assert home.text(key) == "a b"
+
+
+async def test_a_turn_that_had_written_but_told_nothing_is_run_again(house):
+    engines = iter([{"rules": [{"fail": "out of memory", "fail_after": 2}]}, {}])
+    home = await house(create=lambda: EchoEngine(next(engines)))
+    assert (await home.end(home.ask(TEN))).content == TEN
+
+
+@pytest.mark.parametrize(
+    "error", [RequestRefused("no"), Unsupported("no"), ContextOverflow(2, 1), WireError("internal", "no")]
+)
+async def test_what_one_request_did_wrong_breaks_no_engine_and_is_not_tried_again(house, error):
+    class Picky(EchoEngine):
+        async def generate(self, prompt, sampling):
+            if "bad" in prompt.text:
+                raise error
+            async for piece in super().generate(prompt, sampling):
+                yield piece
+
+    home = await house(create=lambda: Picky({"write_tps": 10, "parallel": 2}))
+    bystander = home.ask(TEN)
+    bad = [home.ask("bad") for _ in range(9)]
+    assert {await home.code(key) for key in bad} == {error.code.name}
+    assert (await home.end(bystander)).content == TEN
+    assert home.supervisor.restarts == 0
+
+
+async def test_what_broke_the_engine_is_told_in_one_bounded_line(house):
+    home = await house({"rules": [{"fail": "gone " * 100 + "\n/home/builder/core.cpp:117", "fail_after": 1}]})
+    error = (await home.end(home.ask("hello", stream=True))).error
+    assert (error.code.name, error.message) == ("engine_failed", ("gone " * 100)[:256])
+    await home.until(lambda: home.supervisor.phase is not Phase.READY)
+    assert home.supervisor.why == error.message
 
 
 async def test_a_stalled_engine_is_restarted_and_its_turn_fails(house):
     engines = iter([{"rules": [{"hang_after": 2}]}, {}])
     home = await house(create=lambda: EchoEngine(next(engines)), rules=Rules(stall_s=7.0))
     before = asyncio.get_running_loop().time()
-    key = home.ask(TEN)
+    key = home.ask(TEN, stream=True)
     assert await home.code(key) == "engine_failed"
     assert asyncio.get_running_loop().time() - before == pytest.approx(7.0, abs=0.1)
     assert home.text(key) == "a b"
@@ -196,7 +244,7 @@ async def test_a_stalled_engine_is_restarted_and_its_turn_fails(house):
 async def test_requests_wait_for_an_engine_that_is_being_restarted(house):
     engines = iter([{"rules": [{"fail": "gone", "fail_after": 1}]}, {"load_s": 5}])
     home = await house(create=lambda: EchoEngine(next(engines)))
-    assert await home.code(home.ask("a b")) == "engine_failed"
+    assert await home.code(home.ask("a b", stream=True)) == "engine_failed"
     await home.until(lambda: home.supervisor.phase is not Phase.READY)
     assert (await home.end(home.ask("patient"))).content == "patient"
 
@@ -224,6 +272,19 @@ async def test_prepare_yields_to_a_chat_and_is_resumed_from_what_it_has_read(hou
     assert not home.of(prepared, Done | Failed)
     done = await home.end(prepared)
     assert (done.content, done.usage.cached >= 90) == ("", True)
+
+
+async def test_a_prepare_can_be_cancelled_while_it_is_being_interrupted(house):
+    home = await house({"read_tps": 100, "block": 10, "write_tps": 10})
+    prepared = home.ask("word " * 200, edge={"op": "prepare"})
+    await home.until(lambda: home.scheduler.running)
+    await asyncio.sleep(1)
+    home.ask("quick")
+    [run] = home.scheduler._running.values()
+    while not run.stopped:
+        await asyncio.sleep(0)
+    assert home.scheduler.cancel(prepared, CANCELLED)
+    assert await home.code(prepared) == "cancelled"
 
 
 async def test_prepare_does_not_interrupt_prepare(house):

@@ -96,13 +96,45 @@ async def test_old_failures_are_forgotten(scripted):
     assert home.supervisor.phase is Phase.READY
 
 
-async def test_what_only_a_person_can_mend_is_not_tried_again_until_told(scripted):
+async def test_what_has_failed_is_tried_again_every_few_minutes_and_stays_failed_meanwhile(scripted):
+    lives = [ModelError("no network"), ModelError("no network"), EngineFailed("no device"), FOREVER]
+    home = await scripted(*lives, ready=False, patience=Patience(failed_s=300))
+    await home.until(lambda: home.supervisor.phase is Phase.FAILED)
+    start, phases = now(), set()
+    while not home.supervisor.loaded:
+        phases.add(home.supervisor.phase)
+        await asyncio.sleep(10)
+    assert phases == {Phase.FAILED}
+    assert now() - start == pytest.approx(900, abs=20)
+    assert (home.supervisor.phase, home.supervisor.why) == (Phase.READY, "")
+    assert (await home.end(home.ask("hello"))).content == "hello"
+
+
+@pytest.mark.parametrize("fault", [OSError("out of processes"), ZeroDivisionError()])
+async def test_whatever_an_engine_raises_it_is_tried_again(scripted, caplog, fault):
+    home = await scripted(fault, FOREVER)
+    assert (home.supervisor.phase, home.supervisor.restarts) == (Phase.READY, 1)
+    assert type(fault).__name__ in caplog.text
+
+
+async def test_an_operator_s_error_of_an_engine_that_ran_is_no_end(scripted):
+    home = await scripted(FOREVER, FOREVER, patience=Patience(health_s=5))
+
+    async def gone():
+        raise ModelError("the disk is gone")
+
+    home.engines[0].health = gone
+    await home.until(lambda: home.supervisor.phase is Phase.FAILED)
+    await home.until(lambda: home.supervisor.loaded)
+
+
+async def test_what_only_a_person_can_mend_is_tried_at_once_when_told(scripted):
     home = await scripted(ModelError("the files are damaged"), FOREVER, ready=False)
     await home.until(lambda: home.supervisor.phase is Phase.FAILED)
     refused = home.refused("hello")
     assert (refused.code.name, refused.retry_after_s) == ("unavailable", None)
     assert "the files are damaged" in refused.message
-    await asyncio.sleep(1000)
+    await asyncio.sleep(200)
     assert len(home.engines) == 1
     home.supervisor.reload()
     await home.until(lambda: home.supervisor.loaded)

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from edge_agent.engines.echo import EchoEngine
-from edge_agent.serving.events import Delta, Failed, Progress
+from edge_agent.serving.events import Delta, Done, Failed, Progress
 
 TOOL = {
     "type": "function",
@@ -134,12 +134,20 @@ async def test_reading_is_told_block_by_block(house):
     assert [read for read, _ in told] == sorted({read for read, _ in told})
 
 
-async def test_a_prompt_that_cannot_be_read_in_time_is_refused_not_read(house):
-    home = await house({"read_tps": 10, "prefix_cache": False})
+@pytest.mark.parametrize("cached", [False, True])
+async def test_a_prompt_that_cannot_be_read_in_time_is_refused_not_read(house, cached):
+    home = await house({"read_tps": 10, "prefix_cache": cached})
     await home.end(home.ask("word " * 100))
-    key = home.ask("word " * 200, timeout_s=15)
+    key = home.ask("other " * 200, timeout_s=15)
     assert await home.code(key) == "expired"
     assert (await home.end(key)).error.message.startswith("reading")
+
+
+async def test_what_is_resident_needs_no_time_to_be_read(house):
+    home = await house({"read_tps": 10})
+    first = await home.end(home.ask("word " * 100))
+    assert first.timings.total_s > 10
+    assert isinstance(await home.end(home.ask("word " * 101, timeout_s=5)), Done)
 
 
 async def test_usage_counts_what_was_resident(house):
