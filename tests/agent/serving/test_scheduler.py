@@ -281,7 +281,7 @@ async def test_a_prepare_can_be_cancelled_while_it_is_being_interrupted(house):
     await asyncio.sleep(1)
     home.ask("quick")
     [run] = home.scheduler._running.values()
-    while not run.stopped:
+    while not run.stopped:  # noqa: ASYNC110 - the very next step matters
         await asyncio.sleep(0)
     assert home.scheduler.cancel(prepared, CANCELLED)
     assert await home.code(prepared) == "cancelled"
