@@ -7,19 +7,23 @@ from collections.abc import Sequence
 from edge_agent.chat.request import Message
 
 
-def drop_oldest(messages: Sequence[Message]) -> tuple[Message, ...] | None:
-    """Drop the oldest turn: a user's message and all that answers it, calls and results included.
+def droppable(messages: Sequence[Message]) -> int:
+    """How many turns can be dropped: all but the last.
 
-    System messages stay, and so does the last turn: None when nothing else is left.
+    A turn is a user's message and all that answers it, calls and results included.
     """
+    return max(0, len(_starts(messages)) - 1)
+
+
+def drop_oldest(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
+    """Drop the oldest turns, at most as many as are `droppable`; system messages stay."""
+    starts = _starts(messages)
+    dropped = range(starts[0], starts[count])
+    return tuple(each for index, each in enumerate(messages) if index not in dropped or each.role == "system")
+
+
+def _starts(messages: Sequence[Message]) -> list[int]:
     turns = [index for index, message in enumerate(messages) if message.role == "user"]
-    if not turns:
-        return None
     # What the assistant said before the first user message is a turn of its own.
-    opening = any(message.role != "system" for message in messages[: turns[0]])
-    starts = [0, *turns] if opening else turns
-    if len(starts) == 1:
-        return None
-    first, second = starts[:2]
-    kept = (message for message in messages[first:second] if message.role == "system")
-    return (*messages[:first], *kept, *messages[second:])
+    opening = turns and any(message.role != "system" for message in messages[: turns[0]])
+    return [0, *turns] if opening else turns

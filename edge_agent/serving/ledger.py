@@ -13,7 +13,8 @@ from edge_agent.serving.backlog import Key
 
 TOMBSTONE_S = 60.0
 """How long a cancel that came before its request is remembered."""
-_TOMBSTONES = 1024
+_TOMBSTONES = 128
+"""Of one client."""
 
 
 class Standing(Enum):
@@ -54,7 +55,7 @@ class Ledger:
         self._bytes_per_client = bytes_per_client
         self._clients = clients
         self._stores: OrderedDict[str, OrderedDict[str, Entry]] = OrderedDict()
-        self._tombstones: OrderedDict[Key, tuple[float, bool]] = OrderedDict()
+        self._tombstones: OrderedDict[str, OrderedDict[str, tuple[float, bool]]] = OrderedDict()
 
     def find(self, key: Key) -> Entry | None:
         store = self._stores.get(key[0])
@@ -66,7 +67,7 @@ class Ledger:
             if entry.fingerprint != fingerprint:
                 return Standing.CONFLICT
             return Standing.FINISHED if entry.finished else Standing.RUNNING
-        until, spared = self._tombstones.get(key, (now, False))
+        until, spared = self._tombstones.get(key[0], {}).get(key[1], (now, False))
         if until > now:
             return Standing.SPARED if spared else Standing.CANCELLED
         return Standing.NEW
@@ -106,8 +107,12 @@ class Ledger:
 
     def entomb(self, key: Key, now: float, *, spared: bool) -> None:
         """Remember a cancel whose request has not come yet."""
-        self._tombstones[key] = (now + TOMBSTONE_S, spared)
-        while len(self._tombstones) > _TOMBSTONES:
+        graves = self._tombstones.setdefault(key[0], OrderedDict())
+        graves[key[1]] = (now + TOMBSTONE_S, spared)
+        self._tombstones.move_to_end(key[0])
+        if len(graves) > _TOMBSTONES:
+            graves.popitem(last=False)
+        if len(self._tombstones) > self._clients:
             self._tombstones.popitem(last=False)
 
     def _trim(self, store: OrderedDict[str, Entry]) -> None:

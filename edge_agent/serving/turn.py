@@ -16,7 +16,7 @@ from edge_agent.chat import tools
 from edge_agent.chat.request import ChatRequest, Message, ToolCall
 from edge_agent.chat.stops import StopFinder
 from edge_agent.chat.template import ChatTemplate
-from edge_agent.chat.trim import drop_oldest
+from edge_agent.chat.trim import drop_oldest, droppable
 from edge_agent.engines.base import Engine, FinishReason, Piece, Prompt, Sampling, Usage
 from edge_agent.errors import ContextOverflow, EngineStalled, Unsupported
 from edge_agent.serving.events import Delta, Done, Emit, Progress, Timings
@@ -130,22 +130,33 @@ class Turn:
 
     async def _fitted(self, loaded: Loaded, sampling: Sampling, messages: Sequence[Message], tell: _Tell) -> _Answer:
         """Write an answer, dropping the oldest turns first if the request allows it and they do not fit."""
-        while True:
-            prompt = self._render(loaded, messages)
-            try:
-                return await self._write(loaded.engine, prompt, sampling, tell)
-            except ContextOverflow:
-                shorter = drop_oldest(messages) if self.request.edge.trim else None
-                if shorter is None:
-                    raise
-                messages = shorter
+        try:
+            return await self._write(loaded.engine, self._render(loaded, messages), sampling, tell)
+        except ContextOverflow as overflow:
+            if not self.request.edge.trim or not droppable(messages):
+                raise
+            shorter = await self._trimmed(loaded, messages, overflow.limit)
+        return await self._write(loaded.engine, self._render(loaded, shorter), sampling, tell)
+
+    async def _trimmed(self, loaded: Loaded, messages: Sequence[Message], limit: int) -> Sequence[Message]:
+        """Drop as few turns as it takes; found by halving, for to render and count a long conversation takes time."""
+        fewest, most = 1, droppable(messages)
+        while fewest < most:
+            middle = (fewest + most) // 2
+            if await loaded.engine.count(self._render(loaded, drop_oldest(messages, middle))) > limit:
+                fewest = middle + 1
+            else:
+                most = middle
+            await asyncio.sleep(0)  # An engine may count without waiting for anything.
+        return drop_oldest(messages, most)
 
     def _render(self, loaded: Loaded, messages: Sequence[Message], *, generate: bool = True) -> Prompt:
         today = time.strftime("%Y-%m-%d")
         return loaded.template.render(messages, self.request.tools, generate=generate, today=today)
 
     async def _write(self, engine: Engine, prompt: Prompt, sampling: Sampling, tell: _Tell) -> _Answer:
-        answer = _Answer(self.request, tell, thinking=prompt.text.rstrip().endswith("<think>"))
+        thinking = sampling.constraint is None and prompt.text.rstrip().endswith("<think>")
+        answer = _Answer(self.request, tell, thinking=thinking)
         loop, stall_s = asyncio.get_running_loop(), self._rules.stall_s
         try:
             async with aclosing(engine.generate(prompt, sampling)) as pieces, asyncio.timeout(stall_s) as guard:
@@ -189,7 +200,7 @@ class _Answer:
         self._parser = tools.AnswerParser(callable_tools, forced=forced, thinking=thinking)
         self._one_call = not request.parallel_tool_calls
         self._complete = False
-        self._text: list[str] = []
+        self._text: list[str] = ["<think>"] if thinking else []
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[tuple[str, str, list[str]]] = []
@@ -202,7 +213,7 @@ class _Answer:
 
     @property
     def raw(self) -> str:
-        """All that was written, calls included."""
+        """All that was written, reasoning and calls included."""
         return "".join(self._text)
 
     def take(self, piece: Piece) -> bool:

@@ -125,5 +125,15 @@ def test_of_too_many_clients_the_idlest_is_forgotten(ledger):
 def test_tombstones_are_bounded(ledger):
     for number in range(5000):
         ledger.entomb(("anna", str(number)), 0.0, spared=False)
-    assert len(ledger._tombstones) == 1024
+    assert ledger.standing(("anna", str(4999 - 128)), b"", 1.0) is Standing.NEW
     assert ledger.standing(("anna", "4999"), b"", 1.0) is Standing.CANCELLED
+    for client in ("ben", "cleo"):
+        ledger.entomb((client, "r"), 0.0, spared=False)
+    assert list(ledger._tombstones) == ["ben", "cleo"]
+
+
+def test_one_client_never_evicts_the_cancels_of_another(ledger):
+    ledger.entomb(KEY, 0.0, spared=False)
+    for number in range(5000):
+        ledger.entomb(("ben", str(number)), 0.0, spared=False)
+    assert ledger.standing(KEY, b"", 1.0) is Standing.CANCELLED

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,37 @@ async def test_trimming_drops_the_oldest_turns_and_keeps_the_system_message(hous
     assert done.content == "newest"
     assert done.usage.prompt < 80
     assert await home.code(home.ask("", messages=messages)) == "context_overflow"
+
+
+async def test_no_more_is_dropped_than_has_to_be_and_that_is_found_by_halving(house):
+    class Counting(EchoEngine):
+        counts = 0
+
+        async def count(self, prompt):
+            self.counts += 1
+            return await super().count(prompt)
+
+    engine = Counting({"context": 1000})
+    home = await house(create=lambda: engine)
+    messages = [{"role": "user", "content": f"turn {number}"} for number in range(1000)]
+    fitting = home.ask("", messages=messages, edge={"trim": True})
+    assert (await home.end(fitting)).content == "turn 999"
+    assert 980 < (await home.end(fitting)).usage.prompt < 1000
+    assert engine.counts <= 10
+    last = [*messages, {"role": "user", "content": "word " * 1000}]
+    assert await home.code(home.ask("", messages=last, edge={"trim": True})) == "context_overflow"
+
+
+THINKS = "{% for each in messages %}<|im_start|>{{ each.role }}\n{{ each.content }}<|im_end|>{% endfor %}<think>\n"
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+async def test_a_format_holds_for_a_model_whose_prompt_opens_the_reasoning(house, constrained):
+    text = '{"x": 5}' if constrained else 'let me see</think>{"x": 5}'
+    engine = EchoEngine(says(text, constrained=constrained))
+    engine.dialect = replace(engine.dialect, template=THINKS)
+    home = await house(create=lambda: engine)
+    assert json.loads((await home.end(home.ask("x?", response_format=FORMAT))).content) == {"x": 5}
 
 
 async def test_choices_are_weighed_and_their_probabilities_add_up(house):
