@@ -166,7 +166,7 @@ class Dialer:
         try:
             try:
                 await client.__aenter__()
-            except aiomqtt.MqttError as error:
+            except (aiomqtt.MqttError, ValueError) as error:  # No host can have some names.
                 raise self._refusal(error, reached=client.reached) from error
             self._proved = True
             try:
@@ -239,7 +239,7 @@ class Dialer:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
-    def _refusal(self, error: aiomqtt.MqttError, *, reached: bool) -> BrokerError:
+    def _refusal(self, error: Exception, *, reached: bool) -> BrokerError:
         code = getattr(error, "rc", None)
         code = getattr(code, "value", code)
         if code in _DENIED:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from edge_agent.broker import Dialer, Inbound, Link, Outbound
 from edge_agent.client.exchange import Exchange
 from edge_agent.config import Broker
-from edge_agent.errors import BrokerError, EngineFailed
+from edge_agent.errors import BrokerError, EngineFailed, first
 from edge_agent.wire import (
     ONLINE,
     POOL,
@@ -227,10 +227,14 @@ class Client:
 async def connect(broker: Broker, name: str) -> AsyncIterator[Client]:
     """Connect for the length of a block; raises `BrokerError` when the first attempt fails, later ones are repeated."""
     client = Client(broker, name)
-    keeper = asyncio.create_task(client._run(), name="mqtt client")  # noqa: SLF001
+    failure: Exception | None = None
     try:
-        await client._up  # noqa: SLF001
-        yield client
-    finally:
-        keeper.cancel()
-        await asyncio.wait([keeper])
+        async with asyncio.TaskGroup() as group:  # Should the keeper die, nobody waits for an answer any more.
+            keeper = group.create_task(client._run(), name="mqtt client")  # noqa: SLF001
+            await client._up  # noqa: SLF001
+            yield client
+            keeper.cancel()
+    except* Exception as errors:  # noqa: BLE001 - raised again, out of its group
+        failure = first(errors)
+    if failure is not None:
+        raise failure

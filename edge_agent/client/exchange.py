@@ -36,6 +36,7 @@ class Exchange:
     def __init__(self, client: Line, rid: str, target: str, body: Mapping[str, Any], deadline: float) -> None:
         self.rid = rid
         self.finished = False
+        """Whether nothing is left to cancel: under an id in conflict, somebody else's request goes on."""
         self._client = client
         self._target = target
         self._body = body
@@ -81,11 +82,9 @@ class Exchange:
                 continue
             self._seen = item.seq
             self._written = self._written or item.kind == "chunk"
+            self.finished = item.final or item.kind == "error"
             if item.kind == "error":
-                self.finished = item.final
                 raise item.error()
-            if item.final:
-                self.finished = True
             yield item
             if item.final:
                 return

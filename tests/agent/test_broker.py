@@ -107,6 +107,10 @@ async def test_a_broker_that_is_not_there_says_nothing_about_its_version():
     assert dialer._v5
 
 
+async def test_a_name_that_no_host_can_have_is_a_broker_that_cannot_be_reached():
+    assert "cannot reach the broker at a..b" in await attempt(Dialer(Broker(host="a..b"), "x"))
+
+
 @pytest.mark.parametrize(("level", "code"), [("5", b"\x20\x03\x00\x86\x00"), ("3.1.1", b"\x20\x02\x00\x05")])
 async def test_a_refused_login_is_named(level, code):
     async with server({5: code, 4: code}) as broker:

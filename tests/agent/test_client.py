@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from edge_agent.client import ulid
+from edge_agent.client import Client, connect, ulid
 from edge_agent.client.exchange import ATTEMPTS, Exchange
+from edge_agent.config import Broker
 from edge_agent.wire import Reply, WireError
 
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
@@ -99,11 +100,11 @@ async def test_an_error_is_raised(asking):
     assert call.exchange.finished
 
 
-async def test_a_conflict_is_raised_and_does_not_count_as_the_end(asking):
+async def test_after_a_conflict_there_is_nothing_of_ours_to_cancel(asking):
     call = await asking()
     call.exchange.heard(Reply("r1", 0, "error", "kitchen", "b1", False, {"error": {"code": "id_conflict"}}))
     assert (await call.fails())[0] == "id_conflict"
-    assert not call.exchange.finished
+    assert call.exchange.finished
 
 
 async def test_what_nobody_acknowledged_is_sent_three_times_with_growing_pauses(asking):
@@ -242,3 +243,20 @@ def test_ids_sort_by_time_fit_a_topic_and_are_never_the_same():
     assert len(set(ids)) == 1000
     assert all(len(each) == 26 and each.isalnum() for each in ids)
     assert [each[:10] for each in ids] == sorted(each[:10] for each in ids)
+
+
+@pytest.mark.parametrize("up", [False, True])
+async def test_whoever_uses_a_client_hears_of_its_death(monkeypatch, up):
+    async def run(client):
+        if up:
+            client._up.set_result(None)
+            await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    async def use():
+        async with connect(Broker(), "anna"):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Client, "_run", run)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(use(), 60)

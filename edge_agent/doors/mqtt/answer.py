@@ -22,6 +22,8 @@ _PROGRESS_S = 2.0
 """And not more often than this."""
 _WORTH_CUTTING = 32
 """Characters of a chunk that go together even where its envelope alone exceeds what the client asked for."""
+_ENVELOPE = 1024
+"""Bytes that a final or an error may have at the least: less would not hold its usage and timings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Answer:
         self._created = int(time.time())
         self._chunk_bytes = min(sender.chunk_bytes, edge.max_msg_bytes or sender.chunk_bytes)
         self._final_bytes = min(sender.final_bytes, edge.max_msg_bytes or sender.final_bytes)
+        if not self._bare:
+            self._final_bytes = max(self._final_bytes, _ENVELOPE)
         self._seq = 0
         self._chunks = 0
         self._gathered: dict[str, Any] = {}
@@ -152,8 +156,9 @@ class Answer:
         body = bodies.chunk(self._rid, self._created, self._sender.model, delta, logprobs=logprobs or None)
         payload = self._reply("chunk", body).encode()
         if len(payload) > self._chunk_bytes and (halves := _halves(delta)):
-            self._chunk(halves[0], logprobs)
-            self._chunk(halves[1], ())
+            middle = (len(logprobs) + 1) // 2
+            self._chunk(halves[0], logprobs[:middle])
+            self._chunk(halves[1], logprobs[middle:])
             return
         self._chunks += 1
         self._post(payload, "chunk")
@@ -172,7 +177,7 @@ class Answer:
             extra["ignored"] = list(done.ignored)
         if done.scores:
             extra["scores"] = list(done.scores)
-        body = self._completion(done, done.content, done.reasoning)
+        body = self._completion(done, done.content, done.reasoning, done.logprobs)
         payload = self._reply("final", body, extra, final=True).encode()
         if self._stream and (not self._edge.final_text or len(payload) > self._final_bytes):
             digest = hashlib.sha256(done.content.encode()).hexdigest()
@@ -180,7 +185,10 @@ class Answer:
             payload = self._reply("final", self._completion(done, "", ""), extra, final=True).encode()
         elif len(payload) > self._final_bytes:
             payload = self._truncated(done, extra | {"truncated": True})
-        self._post(payload, "final", final=True)
+        if len(payload) > self._final_bytes and (done.calls or done.scores):
+            self._fail(WireError("too_large", f"the answer does not fit {self._final_bytes} bytes"))
+        else:
+            self._post(payload, "final", final=True)
 
     def _truncated(self, done: Done, extra: Mapping[str, Any]) -> bytes:
         """The final with as much of its text as fits."""
@@ -192,7 +200,9 @@ class Answer:
         lengths = range(1, len(done.content) + 1)
         return payload(bisect_right(lengths, self._final_bytes, key=lambda each: len(payload(each))))
 
-    def _completion(self, done: Done, content: str, reasoning: str) -> dict[str, Any]:
+    def _completion(
+        self, done: Done, content: str, reasoning: str, logprobs: tuple[Mapping[str, Any], ...] = ()
+    ) -> dict[str, Any]:
         return bodies.completion(
             self._rid,
             self._created,
@@ -202,7 +212,7 @@ class Answer:
             calls=done.calls,
             finish_reason=done.finish_reason,
             usage=bodies.usage(done.usage.prompt, done.usage.cached, done.usage.completion),
-            logprobs=done.logprobs or None,
+            logprobs=logprobs or None,
         )
 
     def _fail(self, error: WireError) -> None:
@@ -210,7 +220,13 @@ class Answer:
         self._post(self._refusal(error, final=True), "error", final=True, stored=not error.code.retryable)
 
     def _refusal(self, error: WireError, *, final: bool) -> bytes:
-        return error.text().encode() if self._bare else self._reply("error", error.body(), final=final).encode()
+        if self._bare:
+            return _cut(error.text(), self._final_bytes)
+        payload = self._reply("error", error.body(), final=final).encode()
+        if len(payload) > self._final_bytes:
+            short = WireError(error.code.name, error.message[:100], retry_after_s=error.retry_after_s)
+            payload = self._reply("error", short.body(), final=final).encode()
+        return payload
 
     def _close(self) -> None:
         self._flush()
@@ -264,7 +280,9 @@ def _joined(gathered: dict[str, Any], delta: Mapping[str, Any]) -> bool:
 
 
 def _halves(delta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Cut a delta in two, if it is text that can be cut."""
+    """Cut a delta in two, if there is anything worth cutting."""
+    if calls := delta.get("tool_calls"):
+        return _halved(delta, calls)
     name = next(
         (name for name in ("content", "reasoning_content") if len(delta.get(name) or "") > _WORTH_CUTTING), None
     )
@@ -272,6 +290,21 @@ def _halves(delta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] |
         return None
     middle = len(delta[name]) // 2
     return {**delta, name: delta[name][:middle]}, {name: delta[name][middle:]}
+
+
+def _halved(delta: Mapping[str, Any], calls: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Part one half of the calls from the other, or of the only call's arguments."""
+    if len(calls) > 1:
+        middle = len(calls) // 2
+        return {**delta, "tool_calls": calls[:middle]}, {"tool_calls": calls[middle:]}
+    [call] = calls
+    arguments = call["function"]["arguments"]
+    if len(arguments) <= _WORTH_CUTTING:
+        return None
+    middle = len(arguments) // 2
+    begin = {**call, "function": {**call["function"], "arguments": arguments[:middle]}}
+    rest = {"index": call["index"], "function": {"arguments": arguments[middle:]}}
+    return {**delta, "tool_calls": [begin]}, {"tool_calls": [rest]}
 
 
 def _cut(text: str, limit: int) -> bytes:

@@ -25,9 +25,10 @@ from edge_agent.serving.backlog import Key
 from edge_agent.serving.events import Failed
 from edge_agent.serving.ledger import Ledger, Standing
 from edge_agent.serving.scheduler import Job, Scheduler
-from edge_agent.wire import OFFLINE, Address, Info, State, Topics, WireError, decode_cancel
+from edge_agent.wire import OFFLINE, Address, Info, State, Topics, WireError, decode_cancel, decode_reply
 
 _LOG = logging.getLogger(__name__)
+_ORDER_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class MqttDoor:
         limits, backlog = config.limits, config.backlog
         self._sender = Sender(node.name, node.boot, node.model, limits.chunk_bytes, limits.final_bytes)
         self._ledger = Ledger(backlog.finals_per_client, backlog.finals_bytes_per_client, backlog.clients)
-        self._answers: dict[Key, Answer] = {}
+        self._answers: dict[Key, tuple[Answer, str]] = {}
+        """What is being answered, and on which topic."""
         self._outbox = Outbox()
         self._presence = Presence(node.name, self._topics, self._outbox, self._describe)
         self._pool = Pool(self._topics, config.pool.group, self._pool_wanted, self.changed)
@@ -182,7 +184,8 @@ class MqttDoor:
     def _begin(self, key: Key, fingerprint: bytes, envelope: Request, route: _Route, refusal: WireError | None) -> None:
         edge, limits = envelope.edge, self._config.limits
         self._ledger.open(key, fingerprint)
-        answer = self._answers[key] = self._answer(key, edge, route, stream=envelope.body.get("stream") is True)
+        answer = self._answer(key, edge, route, stream=envelope.body.get("stream") is True)
+        self._answers[key] = (answer, route.topic)
         try:
             if refusal is not None:
                 raise refusal
@@ -205,14 +208,15 @@ class MqttDoor:
         """Answer a duplicate: the final again, or the latest status of what still runs."""
         entry = self._ledger.find(key)
         if entry and entry.finished:
-            self._replay(route, [payload for _, payload in entry.messages])
+            self._replay(key, route, [payload for _, payload in entry.messages])
         elif entry and entry.status:
-            self._replay(route, [entry.status[1]])
+            self._replay(key, route, [entry.status[1]])
 
     def _conflict(self, key: Key, edge: Edge, route: _Route) -> None:
         error = WireError("id_conflict", "this id belongs to another request; choose a new one")
-        if answer := self._answers.get(key):
-            answer.conflict(error)
+        answer, topic = self._answers.get(key, (None, ""))
+        if answer and topic == route.topic:
+            answer.conflict(error)  # Its reader counts the messages.
         else:
             Answer(key[1], edge, self._sender, lambda parcel: self._post(key, route, parcel)).conflict(error)
 
@@ -222,24 +226,24 @@ class MqttDoor:
             error = WireError("expired", "nothing is stored under this id")
             self._refuse(key, edge, route, error)
         else:
-            self._replay(route, entry.since(edge.seq))
+            self._replay(key, route, entry.since(edge.seq))
 
-    def _replay(self, route: _Route, payloads: list[bytes]) -> None:
+    def _replay(self, key: Key, route: _Route, payloads: list[bytes]) -> None:
         for payload in payloads:
-            self._outbox.put(Outbound(route.topic, payload, extras=route.extras))
+            self._post(key, route, _parcel(payload))
 
     def _cancel(self, address: Address, message: Inbound) -> None:
         key = (address.client, address.rid)
         try:
-            keep = decode_cancel(message.payload)
+            keep = decode_cancel(_order(message.payload))
         except WireError as error:
             _LOG.warning("a cancel that cannot be read", extra={"client": address.client, "why": error.message})
             return
         if keep == self._node.name:
             return
-        if answer := self._answers.get(key):
+        if running := self._answers.get(key):
             if keep is not None:
-                answer.mute()
+                running[0].mute()
             self._scheduler.cancel(key, WireError("cancelled", "cancelled by its client"))
         elif not self._ledger.find(key):
             self._ledger.entomb(key, time.monotonic(), spared=keep is not None)
@@ -250,7 +254,7 @@ class MqttDoor:
         try:
             if address.client not in self._config.admin.clients:
                 raise WireError("forbidden", f"{address.client} is not among admin.clients")
-            body = perform(message.payload, self._node.boot, self._operations)
+            body = perform(_order(message.payload), self._node.boot, self._operations)
         except WireError as error:
             self._refuse(key, Edge(), route, error)
             return
@@ -260,7 +264,7 @@ class MqttDoor:
     def _answer(self, key: Key, edge: Edge, route: _Route, *, stream: bool) -> Answer:
         def send(parcel: Parcel) -> None:
             if parcel.final:
-                answer = self._answers.pop(key)
+                answer, _ = self._answers.pop(key)
                 if parcel.stored:
                     self._ledger.settle(key, parcel.seq, parcel.payload)
                 else:
@@ -309,3 +313,19 @@ class MqttDoor:
         phase = self._node.phase()
         able = phase == "ready" and self._node.room() > 0
         return able or (phase in ("ready", "draining") and not self._presence.others_have_room)
+
+
+def _order(payload: bytes) -> bytes:
+    """Refuse what is too long for a cancel or an operator's order, before it is parsed."""
+    if len(payload) > _ORDER_BYTES:
+        raise WireError("too_large", f"{len(payload)} bytes; an order has at most {_ORDER_BYTES}", limit=_ORDER_BYTES)
+    return payload
+
+
+def _parcel(payload: bytes) -> Parcel:
+    """A message that was sent before, to be sent again."""
+    try:
+        reply = decode_reply(payload)
+    except WireError:  # Bare text is one message, or an error in one line.
+        return Parcel(payload, "error" if payload.startswith(b"error: ") else "final", 0, final=True)
+    return Parcel(payload, reply.kind, reply.seq, reply.final)

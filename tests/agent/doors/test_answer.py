@@ -319,3 +319,62 @@ async def test_a_conflict_does_not_end_the_answer(answering, form):
     assert [parcel.final for parcel in sent] == [False, True]
     assert [parcel.seq for parcel in sent] == [0, 1]
     assert sent[0].payload.startswith(b"error: id_conflict" if form == "text" else b"{")
+
+
+def call(arguments: str, index: int = 0) -> dict:
+    return {"index": index, "id": "c", "type": "function", "function": {"name": "light", "arguments": arguments}}
+
+
+@pytest.mark.parametrize("sizes", [[9000], [0, 9000, 10], [300] * 20])
+async def test_arguments_are_cut_like_text(answering, sizes):
+    answer, sent = answering(max_msg_bytes=600)
+    answer(Delta({"tool_calls": [call("€" * size, index) for index, size in enumerate(sizes)]}))
+    assert max(len(parcel.payload) for parcel in sent) <= 600
+    said = [""] * len(sizes)
+    for part in (part for delta in sent.deltas() for part in delta["tool_calls"]):
+        assert ("id" in part) is (not said[part["index"]] and "name" in part["function"])
+        said[part["index"]] += part["function"]["arguments"]
+    assert [len(each) for each in said] == sizes
+
+
+async def test_logprobs_are_shared_out_when_a_chunk_is_cut(answering):
+    answer, sent = answering(flush_ms=5000, max_msg_bytes=2000)
+    answer(content("first"))
+    for number in range(200):
+        answer(Delta({"content": "word "}, ({"token": f"word{number}", "logprob": -1.0},)))
+    answer(Done("word " * 200))
+    assert max(len(parcel.payload) for parcel in sent[:-1]) <= 2000
+    told = [reply.body["choices"][0]["logprobs"] for reply in sent.replies[1:-1]]
+    assert [item["token"] for each in told for item in each["content"]] == [f"word{number}" for number in range(200)]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "done",
+    [
+        Done("", calls=(ToolCall("c1", "light", "x" * 9000),)),
+        Done("", scores=tuple({"choice": "x" * 60, "probability": 0.1} for _ in range(99))),
+    ],
+    ids=["calls", "scores"],
+)
+async def test_calls_and_scores_that_do_not_fit_are_an_error(answering, stream, done):
+    answer, sent = answering(stream=stream, max_msg_bytes=1500)
+    answer(done)
+    assert sent.kinds == ["error"]
+    assert sent.replies[0].error().code.name == "too_large"
+    assert len(sent[0].payload) <= 1500
+
+
+async def test_a_final_never_has_less_room_than_its_envelope_needs(answering):
+    answer, sent = answering(stream=False, max_msg_bytes=256)
+    answer(Done("hello", calls=(ToolCall("c1", "light", "{}"),), logprobs=({"token": "x" * 2000},)))
+    assert sent.replies[0].body["choices"][0]["message"]["content"] == "hello"
+    assert len(sent[0].payload) <= 1024
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_the_message_of_an_error_is_cut_too(answering, form):
+    answer, sent = answering(stream=False, format=form, max_msg_bytes=1024)
+    answer(Failed(WireError("internal", "€" * 9000, param="p", odd=["€" * 9000])))
+    assert len(sent[0].payload) <= 1024
+    assert b"\xe2\x82\xac" * 100 in sent[0].payload

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.wire import Topics
+from edge_agent.wire import Topics, decode_reply
 
 TOPICS = Topics()
 PROTOCOLS = ["5", "3.1.1"]
@@ -56,6 +56,35 @@ async def test_the_answer_carries_what_mqtt_5_can_carry(anna):
             "final": str(reply.final).lower(),
             "node": "kitchen",
         }
+
+
+async def test_what_is_sent_again_carries_the_same(anna):
+    properties = {"CorrelationData": b"corr", "MessageExpiryInterval": 60}
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    rid = await anna.send(body, **properties)
+    await anna.answer(rid)
+    await anna.send(body, rid=rid, **properties)
+    await anna.send({"edge": {"op": "resume"}}, rid=rid, **properties)
+    await anna.until(lambda: len(anna.out) == 3)
+    said = [(dict(each.properties.UserProperty), each.properties.ContentType) for each in anna.out]
+    assert said == [({"kind": "final", "seq": "0", "final": "true", "node": "kitchen"}, "application/json")] * 3
+    assert all(50 <= each.properties.MessageExpiryInterval <= 60 for each in anna.out)
+
+
+async def test_a_conflict_is_told_to_who_caused_it(agent, wire):
+    await agent("kitchen", engine={"write_tps": 50})
+    anna = await wire("anna")
+    await anna.phase("kitchen")
+    phone, tablet = ({"ResponseTopic": f"edge_agent/v1/out/anna/{name}"} for name in ("phone", "tablet"))
+    rid = await anna.ask("word " * 100, stream=True, properties=phone)
+    await anna.until(lambda: anna.replies(rid))
+    await anna.ask("another", rid=rid, properties=tablet)
+    await anna.until(lambda: anna.out[-1].topic.value.endswith("tablet"))
+    told = decode_reply(anna.out[-1].payload)
+    assert (told.error().code.name, told.seq, told.final) == ("id_conflict", 0, False)
+    await anna.cancel(rid)
+    answer = [reply for reply in await anna.answer(rid) if reply != told]
+    assert [reply.seq for reply in answer] == list(range(len(answer)))
 
 
 async def test_a_text_answer_says_that_it_is_text(anna):
