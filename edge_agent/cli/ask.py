@@ -24,9 +24,13 @@ _LARGEST: Final = 16 << 20
 
 
 def read(words: Sequence[str]) -> str:
-    """The question as typed, or `-`: standard input. Raises `typer.BadParameter`."""
-    if list(words) != ["-"]:
+    """The question as typed; a `-` at its end stands for standard input. Raises `typer.BadParameter`."""
+    if list(words[-1:]) != ["-"]:
         return " ".join(words)
+    return "\n\n".join(filter(None, (" ".join(words[:-1]), _standard_input())))
+
+
+def _standard_input() -> str:
     data = sys.stdin.buffer.read(_LARGEST + 1)
     if len(data) > _LARGEST:
         raise typer.BadParameter(f"standard input is longer than {_LARGEST} bytes", param_hint="-")
@@ -103,6 +107,8 @@ class Answer:
     def __init__(self) -> None:
         self.text = ""
         self.figures = ""
+        self.cut = ""
+        """Said of an answer that ended because it may not be longer."""
         self._asked = time.monotonic()
         self._first_s: float | None = None
 
@@ -117,6 +123,9 @@ class Answer:
         if not reply.final:
             return ""
         self.figures = self._figures(reply)
+        match reply.body:
+            case {"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": tokens}}:
+                self.cut = f"cut off after {tokens} tokens"
         whole = _text(reply)
         if reply.extra.get("text_omitted") or reply.extra.get("truncated") or whole == self.text:
             return ""
@@ -156,6 +165,8 @@ async def converse(
         notice.clear()
         if answer.text and not raw and not answer.text.endswith("\n"):
             terminal.put("\n")
+        if answer.cut and not raw:
+            typer.echo(answer.cut, err=True)
 
 
 def waiting(reply: Reply) -> str:

@@ -57,8 +57,9 @@ def chat(caller: Caller, system: str | None, options: Mapping[str, Any], *, stat
                     return
                 case "/reset":
                     conversation.reset()
+                    _tell("forgotten")
                 case _ if said.startswith("/"):
-                    _tell(_HELP)
+                    _tell(f"{printable(said.split()[0])} is unknown: {_HELP}")
                 case _:
                     _turn(client, thread, caller, conversation, said, stats=stats)
 
@@ -92,6 +93,8 @@ def _lines() -> Iterator[str]:
         except KeyboardInterrupt:
             _tell("")
         except EOFError:
+            if person:
+                _tell("")
             return
 
 

@@ -87,7 +87,7 @@ def ask(
     context: typer.Context,
     *,
     question: Annotated[
-        list[str] | None, Argument(metavar="QUESTION", help="What to ask; - reads standard input.")
+        list[str] | None, Argument(metavar="QUESTION", help="What to ask; a - at its end reads standard input.")
     ] = None,
     system: System = None,
     template: Annotated[str | None, Option(metavar="NAME", help="A named template of the node's.")] = None,

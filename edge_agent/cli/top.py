@@ -20,6 +20,7 @@ from edge_agent.wire import State
 
 _GATHER_S: Final = 1.0
 """How long one picture waits for the retained messages."""
+_REFRESH_S: Final = 0.5
 _WIDE: Final = 200
 """Columns of a picture that goes to a file or a pipe."""
 _COLUMNS: Final = ("node", "phase", "run", "wait", "room", "tok/s", "first", "cached", "memory", "pool", "model", "why")
@@ -43,14 +44,17 @@ async def _once(caller: Caller) -> None:
 
 async def _live(caller: Caller) -> None:
     async with caller.connect() as client:
-        with Live(table(client.nodes), auto_refresh=False) as live:
-            async for nodes in client.changes():
-                live.update(table(nodes), refresh=True)
+        with Live(auto_refresh=False) as live:
+            while True:  # The loss of the broker changes no presence: look, do not wait.
+                live.update(table(client.nodes, lost=not client.connected), refresh=True)
+                await asyncio.sleep(_REFRESH_S)
 
 
-def table(nodes: Mapping[str, NodeView]) -> Table:
+def table(nodes: Mapping[str, NodeView], *, lost: bool = False) -> Table:
     """One row for each node, by name."""
-    picture = Table(*(Column(name, no_wrap=True) for name in _COLUMNS), box=None, pad_edge=False)
+    caption = "the broker is lost; trying to reach it again" if lost else None
+    columns = (Column(name, no_wrap=True) for name in _COLUMNS)
+    picture = Table(*columns, box=None, pad_edge=False, caption=caption, caption_style="red")
     for _, view in sorted(nodes.items()):
         picture.add_row(*(Text(printable(cell), style=style) for cell, style in row(view)))
     if not nodes:

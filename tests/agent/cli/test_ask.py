@@ -122,6 +122,15 @@ def test_an_answer_is_printed_and_measured(answered) -> None:
     assert figures.endswith("2 written · node kitchen\n")
 
 
+def test_an_answer_that_was_cut_off_says_so(answered) -> None:
+    done = answered("ask", "--max-tokens", "2", "one two three")
+    assert (done.stdout, done.stderr) == (b"one two\n", b"cut off after 2 tokens\n")
+
+
+def test_words_may_come_before_standard_input(answered) -> None:
+    assert answered("ask", "Repeat:", "-", stdin=b"a b").stdout == b"Repeat:\n\na b\n"
+
+
 def test_standard_input_is_the_question(answered) -> None:
     assert answered("ask", "-", stdin="grüß\ndich".encode()).stdout.decode() == "grüß\ndich\n"
     done = answered("ask", "-", stdin=b"\xff")

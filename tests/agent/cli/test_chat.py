@@ -39,7 +39,7 @@ def test_lines_of_a_pipe_are_turns_of_a_conversation(answered) -> None:
     told = done.stderr.decode().splitlines()
     first, second, third = (int(line.split(" · ")[2].split()[0]) for line in told if line.startswith("first token"))
     assert first == third < second
-    assert told[-1].startswith("/reset forgets")
+    assert told[-1].startswith("/what is unknown: /reset forgets")
 
 
 @pytest.mark.usefixtures("agent")
