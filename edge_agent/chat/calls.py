@@ -21,7 +21,6 @@ class Call:
 
     name: str
     arguments: str
-    id: str | None = None
 
 
 def read(text: str, tools: Collection[str], forced: str | None = None, *, closed: bool = True) -> tuple[Call, ...]:
@@ -67,19 +66,18 @@ def _call(item: Any, allowed: Collection[str], forced: str | None, *, closed: bo
     given = next((call[key] for key in ("arguments", "parameters") if key in call), None)
     if isinstance(name, str) and name in allowed and (closed or given is not None):
         arguments = json.loads(given, parse_constant=no_constant) if isinstance(given, str) and given else given or {}
-        identity = item.get("id")
-        return _write(name, arguments, identity if isinstance(identity, str) and identity else None)
+        return _write(name, arguments)
     if forced and given is None and closed:
         return _write(forced, item)
     return None
 
 
-def _write(name: str, arguments: Any, identity: str | None = None) -> Call | None:
+def _write(name: str, arguments: Any) -> Call | None:
     if not isinstance(arguments, Mapping):
         return None
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
     text.encode()  # Half a surrogate pair could be read but never sent: a ValueError, so no call.
-    return Call(name, text, identity)
+    return Call(name, text)
 
 
 def _python(text: str, allowed: Collection[str]) -> tuple[Call, ...]:

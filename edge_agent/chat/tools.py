@@ -43,11 +43,10 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call begins; the id is the model's own, if it wrote one."""
+    """A call begins."""
 
     index: int
     name: str
-    id_hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +88,13 @@ class AnswerParser:
     """Takes an answer apart. With no `tools`, all but reasoning passes straight through.
 
     `forced` is the tool that must be called: an object that is no call reads as its arguments. `thinking` says that
-    the prompt has already opened `<think>`; with `reasoning` off, the tags are text like any other.
+    the prompt has already opened `<think>`.
     """
 
-    def __init__(
-        self,
-        tools: Collection[str] = (),
-        *,
-        reasoning: bool = True,
-        forced: str | None = None,
-        thinking: bool = False,
-    ) -> None:
+    def __init__(self, tools: Collection[str] = (), *, forced: str | None = None, thinking: bool = False) -> None:
         self._tools = frozenset((*tools, forced) if forced else tools)
         self._forced = forced
-        self._tags = ((_THINK,) if reasoning else ()) + ((_CALL,) if self._tools else ())
+        self._tags = (_THINK, _CALL) if self._tools else (_THINK,)
         self._state = _State.THINK if thinking else _State.START
         self._back = self._state
         """Where a tag that turned out to be none was met."""
@@ -156,7 +148,7 @@ class AnswerParser:
             if not self._silent:
                 self._held.append(char)
             return True
-        if char == "<" and self._tags:
+        if char == "<":
             return self._enter(_State.TAG, char)
         if self._tools and char in "{[`":
             return self._enter(_State.FENCE if char == "`" else _State.JSON, char)
@@ -305,7 +297,7 @@ class AnswerParser:
         self._cut()
         for call in found:
             self._events += (
-                CallStart(self._index, call.name, call.id),
+                CallStart(self._index, call.name),
                 CallArguments(self._index, call.arguments),
                 CallEnd(self._index),
             )

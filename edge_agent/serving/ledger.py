@@ -67,7 +67,8 @@ class Ledger:
             if entry.fingerprint != fingerprint:
                 return Standing.CONFLICT
             return Standing.FINISHED if entry.finished else Standing.RUNNING
-        until, spared = self._tombstones.get(key[0], {}).get(key[1], (now, False))
+        graves = self._tombstones.get(key[0])
+        until, spared = graves.get(key[1], (now, False)) if graves else (now, False)
         if until > now:
             return Standing.SPARED if spared else Standing.CANCELLED
         return Standing.NEW

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.app import App, public
+from edge_agent.app import _GOODBYE_S, App, public
 from edge_agent.config.settings import schema
+from edge_agent.engines import process
 from edge_agent.errors import ConfigError
+from edge_agent.shipped import shipped
 
 
 def config(**values):
@@ -35,6 +37,12 @@ def test_the_configuration_is_shown_as_json_without_secrets():
 def test_an_engine_without_a_model_is_announced_by_its_own_name():
     assert App(config()).door._sender.model == "echo"
     assert App(config(model="/models/tiny.gguf", engine={"name": "openvino"})).door._sender.model == "tiny"
+
+
+def test_systemd_waits_for_the_longest_good_stop():
+    unit = shipped("systemd/edge-agent.service").read_text()
+    longest = config().limits.drain_s + process.CANCEL_S + _GOODBYE_S + 2 * process.STOP_S
+    assert int(unit.partition("TimeoutStopSec=")[2].split()[0]) > longest
 
 
 async def test_a_fault_for_the_operator_comes_out_as_itself(monkeypatch):

@@ -140,8 +140,9 @@ async def test_what_had_expired_on_arrival_is_not_run(agent, wire):
     await client.answer(await client.ask("a " * 40))
     running = await client.ask("word " * 100, stream=True)
     waiting = await client.ask("b " * 40)
-    late = await client.ask("too late", edge={"timeout_s": 0.5})
+    late = await client.ask("too late", edge={"timeout_s": 0.5, "ack": True})
     assert await client.code(late) == "expired"
+    assert [reply.kind for reply in client.replies(late)] == ["error"]
     for rid in (running, waiting):
         await client.cancel(rid)
         await client.answer(rid)

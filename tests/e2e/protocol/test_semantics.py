@@ -191,10 +191,8 @@ async def test_the_soonest_deadline_ends_an_answer(agent, wire, by):
     await client.phase("kitchen")
     body = {"edge": {"timeout_s": 1 if by == "timeout_s" else None}}
     expiry = {"MessageExpiryInterval": 1} if by == "message expiry" else None
-    start = asyncio.get_running_loop().time()
-    rid = await client.ask(LONG, stream=True, properties=expiry, **body)
+    rid = await client.ask(LONG, stream=True, properties=expiry, **body)  # It would take 20 s, the next deadline is 60.
     assert await client.code(rid) == "expired"
-    assert asyncio.get_running_loop().time() - start < 2.0
     assert any(reply.kind == "chunk" for reply in client.replies(rid))
 
 

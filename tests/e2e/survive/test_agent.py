@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 
 import pytest
 
@@ -104,12 +103,12 @@ async def test_of_two_with_one_name_exactly_one_stays(process, anna):
     last = second.said.strip().splitlines()[-1]
     assert last == "edge-agent: another agent calls itself kitchen: give one of them another `node` name"
     assert "Traceback" not in second.said
-    await anna.until(lambda: anna.online("kitchen") and anna.state("kitchen").boot == boot)
-    async with asyncio.timeout(20):
-        while not (rid := await anna.ask("hello", to="kitchen")) or not await answered(anna, rid):
-            pass
+    assert anna.online("kitchen")
+    assert anna.state("kitchen").boot == boot
+    assert await answered(anna, await anna.ask("hello", to="kitchen"))
     first.send(signal.SIGTERM)
     assert await first.ended() == 0
+    assert "lost" not in first.said  # The newcomer asked before it took the name.
 
 
 async def answered(client, rid: str) -> bool:
@@ -138,9 +137,7 @@ async def test_a_client_that_is_gone_holds_up_nobody(process, anna, broker):
     async with connect(Broker(port=broker.port), "ghost") as ghost:
         asked = ghost.ask({"messages": [{"role": "user", "content": "word " * 25}], "stream": True})
         await anext(asked)
-    started = time.monotonic()
     assert (await anna.final(await anna.ask("hello"))).kind == "final"
-    assert time.monotonic() - started < 5
     await anna.until(lambda: not anna.state("kitchen").running + anna.state("kitchen").queued)
 
 
