@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 
 from edge_agent.chat import schema
 from edge_agent.errors import RequestRefused, Unsupported
@@ -122,3 +127,40 @@ def test_a_schema_that_explodes_is_refused_soon(bomb, value):
 def test_a_pattern_that_explodes_is_refused_soon():
     with pytest.raises(RequestRefused, match=re.escape("takes too long")):
         schema.matches("(a|a)*", "a" * 60 + "b", "here")
+
+
+KEYWORDS = sorted({*Draft202012Validator.VALIDATORS, *schema._KEYWORDS, "unknown"} - {*schema._CLOSED, "$ref"})
+VALUES = st.recursive(
+    st.sampled_from([None, True, 0, -1, 1.0, 1.5, "object", "string", "a", [], ["a"], ["a", "a"], ["null", "object"]]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from([*KEYWORDS, "a"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, min_size=1, max_size=3))
+def test_our_table_and_the_metaschema_judge_alike(made):
+    try:
+        Draft202012Validator.check_schema(made)
+        sound = True
+    except SchemaError:
+        sound = False
+    try:
+        schema.check(made, {}, "here")
+        ours = True
+    except RequestRefused:
+        ours = False
+    assert ours is sound
+
+
+def test_every_keyword_that_is_obeyed_is_checked():
+    free = {"$ref", "const", "if"}
+    assert Draft202012Validator.VALIDATORS.keys() <= {*schema._KEYWORDS, *schema._CLOSED, *free}
+
+
+def test_the_tools_of_the_largest_request_are_checked_while_nobody_notices():
+    properties = {f"property{number}": {"type": "string"} for number in range(25)}
+    began = time.process_time()
+    for _ in range(256):
+        schema.check({"type": "object", "properties": dict(properties)}, {}, "here")
+    assert time.process_time() - began < 0.2
