@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edge_agent.broker import Dialer, Extras, Inbound, Link, Outbound
@@ -16,6 +17,7 @@ from edge_agent.chat.request import parse
 from edge_agent.config import Config
 from edge_agent.doors.mqtt.admin import Operations, perform
 from edge_agent.doors.mqtt.answer import Answer, Parcel, Sender
+from edge_agent.doors.mqtt.claim import claim
 from edge_agent.doors.mqtt.outbox import Outbox
 from edge_agent.doors.mqtt.pool import Pool
 from edge_agent.doors.mqtt.presence import Presence
@@ -90,6 +92,10 @@ class MqttDoor:
 
     async def run(self) -> None:
         """Serve until closed; raises `NodeNameTaken` when another agent has this node's name."""
+        node = self._node
+        with suppress(BrokerError):  # A broker that cannot be reached is reported below, and tried again.
+            async with Dialer(self._config.broker, f"edge_agent-{node.name}-{node.boot}").connect() as link:
+                await claim(link, self._topics, node.name, node.boot)
         await self._dialer.keep(self._serve, self._lost)
 
     def close(self) -> None:
