@@ -59,7 +59,6 @@ class Tool:
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: NO_PARAMETERS)
-    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +136,8 @@ _TEXT: Final = of("a string", str)
 _BOOL: Final = of("true or false", bool)
 _OBJECT: Final = of("an object", Mapping)
 _CONTENT: Final = of("a string or a list of text parts", str, list)
+_LEAST: Final = 1e-6
+"""Above zero in the single precision that runtimes compute in, and no overflow when something is divided by it."""
 _PENALTY: Final = number("a number from -2 to 2", lambda v: -2 <= v <= 2)
 _NAME: Final = Field(
     "1 to 64 letters, digits, _ or -",
@@ -155,11 +156,11 @@ _BODY: Final[Mapping[str, Field]] = {
     "stream_options": _OBJECT,
     "max_completion_tokens": whole(1, MAX_TOKENS),
     "max_tokens": whole(1, MAX_TOKENS),
-    "temperature": number("a number from 0 to 2", lambda v: 0 <= v <= 2),
-    "top_p": number("a number above 0, up to 1", lambda v: 0 < v <= 1),
+    "temperature": number(f"0, or a number from {_LEAST} to 2", lambda v: v == 0 or _LEAST <= v <= 2),
+    "top_p": number(f"a number from {_LEAST} to 1", lambda v: _LEAST <= v <= 1),
     "top_k": whole(1, MAX_TOKENS),
     "seed": whole(-(1 << 63), (1 << 63) - 1),
-    "repetition_penalty": number("a number above 0, up to 2", lambda v: 0 < v <= 2),
+    "repetition_penalty": number(f"a number from {_LEAST} to 2", lambda v: _LEAST <= v <= 2),
     "presence_penalty": _PENALTY,
     "frequency_penalty": _PENALTY,
     "stop": of("a string or a list of strings", str, list),
@@ -178,7 +179,7 @@ _MESSAGE: Final = {
 _CALL: Final = {"id": _TEXT, "function": _OBJECT}
 _CALLED: Final = {"name": _NAME, "arguments": of("JSON text", str, Mapping)}
 _TOOL: Final = {"type": _TEXT, "function": _OBJECT}
-_FUNCTION: Final = {"name": _NAME, "description": _TEXT, "parameters": _OBJECT, "strict": _BOOL}
+_FUNCTION: Final = {"name": _NAME, "description": _TEXT, "parameters": _OBJECT}
 _FORMAT: Final = {"type": _TEXT, "json_schema": _OBJECT, "regex": _TEXT}
 
 _UNSUPPORTED: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
