@@ -115,7 +115,8 @@ def _text(what: str, pattern: str) -> Any:
     return check
 
 
-def _inside(value: Any) -> str:
+def inside(value: Any) -> str:
+    """A relative path that stays where it is put; raises `vol.Invalid`."""
     path = PurePosixPath(value) if isinstance(value, str) and value else PurePosixPath("/")
     if path.is_absolute() or ".." in path.parts or "\\" in str(value):
         raise vol.Invalid(f"{value!r} is not a relative path")
@@ -145,7 +146,7 @@ def _files(value: Any) -> tuple[File, ...]:
 _SHA256: Final = _text("a SHA-256 in hexadecimal", r"[0-9a-f]{64}")
 _NAME: Final = vol.Schema(_text("a name of a-z 0-9 . _ -", r"[a-z0-9][a-z0-9._-]{0,63}"))
 _WORDS: Final = _text("text", r"(?s:.+)")
-_FILE: Final = vol.Schema({vol.Required("path"): _inside, "size": _bytes, "sha256": _SHA256})
+_FILE: Final = vol.Schema({vol.Required("path"): inside, "size": _bytes, "sha256": _SHA256})
 _HUB: Final = vol.Schema(
     {
         vol.Required("repo"): _text("owner/name", r"[\w.-]+/[\w.-]+"),
@@ -157,7 +158,7 @@ _WHEEL: Final = vol.Schema(
     {
         vol.Required("package"): _text("a package's name", r"[A-Za-z0-9][A-Za-z0-9._-]*"),
         vol.Required("version"): _text("a version", r"[A-Za-z0-9][A-Za-z0-9.+!_-]*"),
-        vol.Required("member"): _inside,
+        vol.Required("member"): inside,
         vol.Required("size"): _bytes,
         vol.Required("sha256"): _SHA256,
     }

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import voluptuous as vol
+
 from edge_agent.errors import ModelError
-from edge_agent.models.catalogue import File, HubSource
+from edge_agent.models.catalogue import File, HubSource, inside
 from edge_agent.models.disk import require_space
 
 if TYPE_CHECKING:
@@ -85,6 +87,10 @@ def _listing(source: HubSource) -> list[File]:
             raise ModelError(f"{source.repo} has no {wanted.path} at {source.revision[:12]}: correct the catalogue")
         for name in names:
             lfs = offered[name].lfs
+            try:
+                inside(name)
+            except vol.Invalid as error:
+                raise ModelError(f"{source.repo} offers a file outside its folder: {error}: use another") from error
             size = wanted.size if wanted.size is not None else offered[name].size
             chosen[name] = File(name, size, wanted.sha256 or (lfs.sha256 if lfs else None))
     return list(chosen.values())

@@ -152,6 +152,15 @@ def test_what_the_hub_sends_is_not_believed(hub, tmp_path, file, sent, problem):
         assert download.ensure(entry(file), tmp_path).read_bytes() == FILES[file.path]
 
 
+@pytest.mark.parametrize("name", ["../../outside", "/outside"])
+def test_no_file_is_put_outside_its_folder(hub, tmp_path, monkeypatch, name):
+    offered = {"id": "me/some", "sha": REVISION, "siblings": [{"rfilename": name, "size": 1, "blobId": "0"}]}
+    monkeypatch.setattr(hub, "info", lambda _: offered)
+    with pytest.raises(ModelError, match="offers a file outside its folder"):
+        download.ensure(entry(File("*")), tmp_path)
+    assert hub.asked == []
+
+
 @pytest.mark.usefixtures("hub")
 def test_an_unknown_revision_and_an_absent_hub_are_explained(tmp_path, monkeypatch):
     unknown = Entry("some", "x", "MIT", 1, "openvino", HubSource("me/some", "f" * 40, (File("*"),)))
