@@ -36,7 +36,8 @@ def build(request: ChatRequest) -> Constraint | None:
         definitions.update(own)
         alternatives.insert(0, body)
     root = alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
-    return Constraint(json_schema=json.dumps(schema.close(root, definitions), ensure_ascii=False))
+    param = "tools" if _must_call(request) else None if _callable(request) else "response_format"
+    return Constraint(json_schema=json.dumps(schema.close(root, definitions), ensure_ascii=False), param=param)
 
 
 def violation(request: ChatRequest, text: str) -> str | None:

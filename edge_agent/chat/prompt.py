@@ -38,6 +38,8 @@ class Constraint:
 
     json_schema: str | None = None
     regex: str | None = None
+    param: str | None = "response_format"
+    """The field of the request that it comes from; None when it is several."""
 
 
 @dataclass(frozen=True, slots=True)

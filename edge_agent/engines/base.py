@@ -7,7 +7,7 @@ A new chip is one class with these methods, a line in `registry.ENGINES` and a r
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
 from edge_agent.chat.prompt import Constraint, Dialect, Prompt, Segment
@@ -103,7 +103,6 @@ class Health:
     detail: str = ""
     memory: int = 0
     running: int = 0
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -93,12 +93,14 @@ def ready_in(value: dict[str, Any]) -> tuple[Capabilities, Dialect]:
 
 
 def error_out(error: BaseException) -> dict[str, Any]:
-    """Any exception in words that cross the process border."""
+    """Any exception in words that cross the process border; one that is not in the tree of `errors` is a fault here."""
     if isinstance(error, WireError):
         return error.body()
     if isinstance(error, OperatorError):
         return {"operator": type(error).__name__, "message": str(error)}
-    return EngineFailed(f"{type(error).__name__}: {error}").body()
+    return WireError(
+        "internal", f"the engine failed in this request ({type(error).__name__}); its log says more"
+    ).body()
 
 
 def error_in(body: dict[str, Any]) -> Exception:

@@ -97,9 +97,6 @@ class Tokenizer:
             plain += text[end:]
         return ids + self._words(plain)
 
-    def count(self, segments: Iterable[tuple[str, bool]]) -> int:
-        return len(self.encode(segments))
-
     def decoder(self) -> Decoder:
         """A fresh incremental decoder for one answer."""
         return Decoder(self)
@@ -134,6 +131,11 @@ class Decoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def pending(self) -> bool:
+        """Whether the bytes of an unfinished character wait."""
+        return bool(self._utf8.getstate()[0])
 
     def feed(self, ids: Iterable[int]) -> str:
         """The text that these ids complete; the bytes of an unfinished character wait."""

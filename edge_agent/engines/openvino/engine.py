@@ -124,7 +124,7 @@ class OpenVinoEngine:
 
     async def health(self) -> Health:
         busy = len(self._worker.running) + len(self._worker.held)
-        return Health(ok=self._worker.failure is None, detail=self._worker.failure or "", running=busy)
+        return Health(ok=self._worker.alive, detail=self._worker.failure or "", running=busy)
 
     def _encode(self, prompt: Prompt) -> list[int]:
         return self._tokenizer.encode((segment.text, segment.control) for segment in prompt.segments)

@@ -8,18 +8,19 @@ the model's own, before grammar and temperature.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import openvino_genai
 
-from edge_agent.engines.openvino.grammar import literal
-from edge_agent.engines.openvino.worker import Step
-from edge_agent.errors import EngineFailed
+from edge_agent.engines.openvino.expressions import literal
+from edge_agent.engines.openvino.worker import Output, Step
+from edge_agent.errors import Unsupported
 from edge_agent.models.tokenizer import Tokenizer
 
 _DRAWS: Final = 32
-_ATTEMPTS: Final = 8
+_ATTEMPTS: Final = 32
 _HOT: Final = 1e4
 
 
@@ -42,25 +43,40 @@ class Scorer:
         step = await self._run([*prompt, *ending], config)
         # One value per token that was read, and one for the token that was written after them.
         told = [value for output in step.outputs for value in output.logprobs][:-1][-len(ending) :]
-        missing = len(ending) - len(told)
-        drawn = [await self._drawn([*prompt, *ending[:i]], ending[i]) for i in range(missing)]
-        return sum(drawn) + sum(told)
+        drawn: list[float] = []
+        while len(drawn) < len(ending) - len(told):
+            text, tokens = self._whole(ending[len(drawn) :])
+            drawn += await self._drawn([*prompt, *ending[: len(drawn)]], text, tokens)
+        return sum(drawn) + sum(told[len(drawn) + len(told) - len(ending) :])
 
-    async def _drawn(self, ids: list[int], token: int) -> float:
-        try:
-            text = self._tokenizer.bytes_of(token).decode()
-        except UnicodeDecodeError as error:
-            raise EngineFailed("a choice splits a character in two where the prompt is resident") from error
+    def _whole(self, ids: list[int]) -> tuple[str, list[int]]:
+        """Give the first tokens that end with a character, and their text: a grammar forces whole characters."""
+        decoder = self._tokenizer.decoder()
+        text = ""
+        for count, id_ in enumerate(ids, 1):
+            text += decoder.feed([id_])
+            if not decoder.pending:
+                return text, ids[:count]
+        raise Unsupported("a choice that ends inside a character cannot be weighed", param="edge.choices")
+
+    async def _drawn(self, ids: list[int], text: str, tokens: list[int]) -> list[float]:
         config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = 1
+        config.max_new_tokens = len(tokens)
         config.logprobs = 1
         config.do_sample = True
         config.temperature = _HOT
-        config.num_return_sequences = _DRAWS
+        config.num_return_sequences = 1 if tokens[1:] else _DRAWS  # A grammar leads several sequences one token far.
         config.structured_output_config = openvino_genai.StructuredOutputConfig(grammar=f"root ::= {literal(text)}")
         for seed in range(1, _ATTEMPTS + 1):
             config.rng_seed = seed
-            for output in (await self._run(ids, config)).outputs:
-                if output.ids == [token]:
-                    return output.logprobs[0]
-        raise EngineFailed(f"the runtime never wrote the token {text!r}")
+            outputs = (await self._run(ids, config)).outputs
+            if tokens[1:]:  # One sequence, told step by step.
+                outputs = (functools.reduce(_joined, outputs),)
+            for output in outputs:
+                if output.ids == tokens:
+                    return output.logprobs
+        raise Unsupported(f"the runtime never wrote {text!r} as the choice has it", param="edge.choices")
+
+
+def _joined(left: Output, right: Output) -> Output:
+    return Output(left.ids + right.ids, left.logprobs + right.logprobs, right.finish)

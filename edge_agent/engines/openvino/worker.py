@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +19,11 @@ import openvino_genai
 
 from edge_agent.engines.base import FinishReason
 from edge_agent.engines.openvino.residency import Reading, Residency
-from edge_agent.errors import EngineFailed
+from edge_agent.errors import EngineFailed, RequestRefused, Unsupported
+from edge_agent.wire import WireError
+
+_NOTICE_S: Final = 1.0
+_log = logging.getLogger(__name__)
 
 _FINISH: Final[dict[Any, FinishReason]] = {
     openvino_genai.GenerationFinishReason.STOP: "stop",
@@ -50,7 +56,7 @@ class Turn:
     def __init__(self, ids: Sequence[int], config: Any) -> None:
         self.ids = list(ids)
         self.config = config
-        self.steps: asyncio.Queue[Step | EngineFailed] = asyncio.Queue()
+        self.steps: asyncio.Queue[Step | WireError] = asyncio.Queue()
         self.idle = asyncio.Event()
         self.handle: Any = None
         self.reading = Reading(len(self.ids), 0)
@@ -58,9 +64,9 @@ class Turn:
         self.written: list[int] = []
 
     async def next(self) -> Step:
-        """The next step; raises `EngineFailed` when the runtime did."""
+        """The next step; raises what ended the turn, `EngineFailed` only when the whole runtime did."""
         step = await self.steps.get()
-        if isinstance(step, EngineFailed):
+        if isinstance(step, WireError):
             raise step
         return step
 
@@ -72,6 +78,7 @@ class Worker:
         self.running: dict[int, Turn] = {}
         self.held: list[Turn] = []
         self._budget = budget
+        self._noticed = 0.0
         self._load = load
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -79,6 +86,10 @@ class Worker:
         self.failure: str | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="openvino", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self.failure is None and self._thread.is_alive()
 
     async def start(self) -> None:
         """Load on the thread; raises what loading raised."""
@@ -105,13 +116,16 @@ class Worker:
             self._post(functools.partial(self._ready.set_exception, error))
             return
         self._post(lambda: self._ready.set_result(None))
-        while self._take():
+        going = True
+        while going:
             try:
-                if self._pipeline.has_non_finished_requests():
+                going = self._take()
+                if going and self._pipeline.has_non_finished_requests():
                     self._step()
-            except RuntimeError as error:
+            except Exception as error:  # noqa: BLE001 - no end of this thread may go unseen
                 # After a failed step the pipeline refuses every other: only a new process helps.
-                self._fail(f"the runtime failed: {str(error).splitlines()[0]}")
+                _log.exception("the runtime failed")
+                self._fail(f"the runtime failed: {str(error).partition(chr(10))[0] or type(error).__name__}")
         self._fail("the engine was stopped")
         del self._pipeline
 
@@ -137,12 +151,13 @@ class Worker:
             self.held.append(turn)  # See residency.py: side by side they would spoil each other.
             return
         turn.reading, turn.open = Reading(len(turn.ids), found.tokens), found.open
-        tensor = openvino.Tensor(np.array([turn.ids], np.int64))
         number = next(self._numbers)
         try:
+            tensor = openvino.Tensor(np.array([turn.ids], np.int64))
             turn.handle = self._pipeline.add_request(number, tensor, turn.config)
-        except RuntimeError as error:
-            self._end(turn, EngineFailed(str(error)))
+        except Exception:  # noqa: BLE001 - whatever the binding raises, nothing has run yet
+            _log.exception("the runtime refused a request")
+            self._end(turn, RequestRefused("the runtime refuses this request; the engine's log says why"))
         else:
             self.running[number] = turn
 
@@ -165,9 +180,13 @@ class Worker:
         gains = [(turn, self._collect(turn, shares.get(id(turn), 0))) for turn in list(self.running.values())]
         for turn, step in gains:
             if step.ended and not turn.written:
-                self._end(turn, EngineFailed("the runtime gave a turn up: its cache is too small; raise cache_gb"))
+                self._end(turn, Unsupported("the engine's cache is too small for this request; raise its cache_gb"))
             elif step.ended:
                 self._end(turn, step)
+        if self.held and time.monotonic() - self._noticed >= _NOTICE_S:
+            # They wait for a pipeline that does step: whoever watches over a stall must know.
+            self._noticed = time.monotonic()
+            gains += [(turn, Step(0, 0, (), ended=False)) for turn in self.held]
         self._post(functools.partial(_deliver, [(turn, step) for turn, step in gains if not step.ended]))
 
     def _collect(self, turn: Turn, share: int) -> Step:
@@ -183,7 +202,7 @@ class Worker:
         ended = turn.handle.get_status() != openvino_genai.GenerationStatus.RUNNING
         return Step(turn.reading.done, turn.reading.cached, tuple(outputs), ended)
 
-    def _end(self, turn: Turn, last: Step | EngineFailed | None) -> None:
+    def _end(self, turn: Turn, last: Step | WireError | None) -> None:
         self.running = {number: other for number, other in self.running.items() if other is not turn}
         if turn.written and not turn.config.echo and turn.config.num_return_sequences == 1:
             self._residency.store([*turn.ids, *turn.written][:-1])  # The last token written is never read.
@@ -204,7 +223,7 @@ class Worker:
         self._loop.call_soon_threadsafe(call)
 
 
-def _tell(turn: Turn, last: Step | EngineFailed | None) -> None:
+def _tell(turn: Turn, last: Step | WireError | None) -> None:
     if last is not None:
         turn.steps.put_nowait(last)
     turn.idle.set()

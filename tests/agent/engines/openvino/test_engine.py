@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from contextlib import aclosing
 
 import jsonschema
 import pytest
@@ -13,10 +13,11 @@ pytest.importorskip("openvino_genai")
 
 import openvino_genai
 
+from edge_agent.chat import request
 from edge_agent.engines.base import Constraint, Prompt, Sampling, Segment
-from edge_agent.engines.openvino import OpenVinoEngine
+from edge_agent.engines.openvino import OpenVinoEngine, worker
 from edge_agent.engines.openvino.scoring import Scorer
-from edge_agent.errors import ModelError
+from edge_agent.errors import EngineFailed, ModelError, RequestRefused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,8 +51,11 @@ async def test_a_score_is_the_same_drawn_or_told(engine, chat):
     ending = engine._tokenizer.encode([("Blue is a colour", False)])
     scorer = Scorer(engine._run, engine._tokenizer)
     fresh = await scorer._ending(ids, ending)
-    drawn = sum([await scorer._drawn([*ids, *ending[:i]], ending[i]) for i in range(len(ending))])
-    assert fresh == pytest.approx(drawn, abs=0.3 * len(ending))  # The runtime computes in bfloat16.
+    drawn = [
+        await scorer._drawn([*ids, *ending[:i]], engine._tokenizer.decoder().feed([token]), [token])
+        for i, token in enumerate(ending)
+    ]
+    assert fresh == pytest.approx(sum(map(sum, drawn)), abs=0.3 * len(ending))  # The runtime computes in bfloat16.
 
 
 SCHEMAS = [
@@ -63,32 +67,73 @@ SCHEMAS = [
     {"enum": ["Küche", 'a "quoted" \\ word', 5, None, {"a": [1]}]},
     {"type": "object", "properties": {f"k{i}": {"type": "boolean"} for i in range(20)}},
     {"type": "array", "items": {"type": "array", "items": {"type": "string", "maxLength": 64}, "maxItems": 1024}},
+    {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 9}},
+    {"type": "array", "items": {"type": "null"}, "maxItems": 2.0},
 ]
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS)))
 async def test_the_runtime_accepts_the_grammar_and_what_it_writes_is_valid(engine, chat, answer, schema):
-    for seed in (1, 2):
+    stops = 0
+    for seed in range(1, 7):
         constraint = Constraint(json_schema=json.dumps(schema))
         sampling = Sampling(max_tokens=100, temperature=1.0, seed=seed, constraint=constraint)
         pieces = await answer(engine, chat("Write JSON."), sampling)
         if pieces[-1].finish == "stop":
+            stops += 1
             jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), schema)
+    assert stops
 
 
-async def test_a_held_turn_can_be_cancelled(engine, answer):
-    begin = Prompt((Segment("A turn that is held back: one two three", control=True),))
-    await answer(engine, begin, Sampling(max_tokens=4))
-    prompts = [Prompt((*begin.segments, Segment(text))) for text in (" four", " five")]
-    first = engine.generate(prompts[0], Sampling(max_tokens=200))
-    await anext(first)
-    second = asyncio.create_task(answer(engine, prompts[1], Sampling(max_tokens=2)))
-    while (await engine.health()).running < 2 and not second.done():  # noqa: ASYNC110
-        await asyncio.sleep(0)
-    second.cancel()
-    await asyncio.wait([second])
-    await first.aclose()
+async def test_a_held_turn_says_that_it_waits_and_can_be_cancelled(engine, answer, monkeypatch):
+    """The same prompt twice begins in the same open block: the second turn waits for the first."""
+    monkeypatch.setattr(worker, "_NOTICE_S", 0.05)
+    prompt = Prompt((Segment("A turn that is held back: one two three", control=True),))
+    await answer(engine, prompt, Sampling(max_tokens=1))
+    async with aclosing(engine.generate(prompt, Sampling(max_tokens=1000))) as first:
+        await anext(first)
+        async with aclosing(engine.generate(prompt, Sampling(max_tokens=2))) as second:
+            for _ in range(3):
+                piece = await anext(second)
+                assert (piece.read, piece.usage.prompt) == (0, await engine.count(prompt))
+            assert engine._worker.held
+        assert not engine._worker.held
     assert (await engine.health()).running == 0
+
+
+@pytest.mark.parametrize("bad", [{"temperature": 1e-50}, {"repetition_penalty": 1e-50}])
+async def test_a_request_the_runtime_dislikes_is_refused_and_harms_nobody(engine, chat, answer, bad):
+    async with aclosing(engine.generate(chat("Tell me a long story."), Sampling(max_tokens=200))) as bystander:
+        await anext(bystander)
+        with pytest.raises(RequestRefused):
+            await answer(engine, chat("x"), Sampling(max_tokens=5, **bad))
+        assert [piece async for piece in bystander][-1].finish
+    assert (await engine.health()).ok
+
+
+async def test_the_least_that_a_request_may_ask_for_is_taken(engine, chat, answer):
+    least = request._LEAST
+    sampling = Sampling(max_tokens=5, temperature=least, top_p=least, repetition_penalty=least)
+    assert (await answer(engine, chat("x"), sampling))[-1].finish
+
+
+async def test_a_choice_that_splits_characters_can_be_weighed_again(engine, chat):
+    prompt = chat("Pick an animal emoji.", system="Split characters.")
+    first, *more = [await engine.score(prompt, ["🦊", "🐨", "日本"]) for _ in range(3)]
+    for again in more:
+        assert again == pytest.approx(first, abs=1.5)  # The runtime computes in bfloat16.
+
+
+async def test_a_bug_of_the_binding_ends_turns_and_health_tells(openvino_options, chat, answer, monkeypatch):
+    async with OpenVinoEngine(openvino_options) as engine:
+
+        def failing() -> None:
+            raise IndexError
+
+        monkeypatch.setattr(engine._worker, "_step", failing)
+        with pytest.raises(EngineFailed, match="IndexError"):
+            await answer(engine, chat("x"), Sampling(max_tokens=5))
+        assert not (await engine.health()).ok
 
 
 async def test_a_missing_model_is_a_model_error(tmp_path):

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 pytest.importorskip("openvino_genai")
 
 from edge_agent.engines.base import Constraint
-from edge_agent.engines.openvino.grammar import ebnf, literal
-from edge_agent.errors import RequestRefused
+from edge_agent.engines.openvino.expressions import literal
+from edge_agent.engines.openvino.grammar import ebnf
+from edge_agent.errors import Unsupported
+from edge_agent.wire import WireError
 
 SCALARS = st.sampled_from(
     [{"type": "string"}, {"type": "boolean"}, {"type": "null"}, {"type": "integer"}, {"type": ["number", "null"]}, {}]
@@ -70,14 +72,40 @@ def test_a_literal_is_one_string_whatever_is_in_it(text):
         {"type": "string", "maxLength": 100_000},
         {"type": "array", "maxItems": 100_000},
         {"enum": ["x" * 70_000]},
+        {"type": "string", "maxLength": 2.5},
+        {"enum": [1, 2, 3], "minimum": 3},
+        {"const": 1, "enum": [1]},
+        {"type": "string", "enum": [1]},
+        {"anyOf": [{"type": "string"}], "additionalProperties": False},
+        {"type": "object", "anyOf": [{"type": "string"}]},
+        {"$ref": "#/$defs/a", "maxLength": 2, "$defs": {"a": {"type": "string"}}},
+        {"$ref": "#/$defs/a", "type": "object", "$defs": {"a": {"type": "string"}}},
         False,
         5,
     ],
 )
-def test_what_cannot_be_enforced_is_refused(schema):
-    with pytest.raises(RequestRefused) as caught:
-        of(schema)
-    assert caught.value.param == "response_format"
+@pytest.mark.parametrize("param", ["response_format", "tools", None])
+def test_what_cannot_be_enforced_is_unsupported(schema, param):
+    with pytest.raises(Unsupported) as caught:
+        ebnf(Constraint(json_schema=json.dumps(schema), param=param))
+    assert caught.value.param == param
+
+
+def test_a_whole_number_may_be_written_as_a_fraction():
+    assert "json_char{1,2}" in of({"type": "string", "minLength": 1.0, "maxLength": 2.0})
+    assert "){0,1}" in of({"type": "array", "maxItems": 2.0})
+
+
+def test_a_type_beside_other_keywords_is_enforced():
+    assert 'root ::= ("\\"a\\"")' in of({"type": "string", "enum": [1, "a", None]})
+    assert 'ref_0 ::= ("\\"a\\"")' in of({"$ref": "#/$defs/a", "type": "string", "$defs": {"a": {"enum": [1, "a"]}}})
+    assert of({"type": "null", "anyOf": [True, {}]}).startswith('root ::= (("null"))')
+
+
+def test_other_properties_obey_their_schema():
+    assert 'rule_0 ::= json_string ":" (json_integer)' in of(
+        {"type": "object", "additionalProperties": {"type": "integer"}}
+    )
 
 
 def test_a_schema_may_refer_to_itself_behind_a_bracket():
@@ -91,11 +119,22 @@ def test_a_small_range_is_spelled_out():
 
 
 @pytest.mark.parametrize(
-    "regex", [r"(?=a)b", r"(a)\1", r"\bword", "(", "(?i)a", "[", "(?<!x)y", r"[^\D]", "a{9999}", "((a{99}){99}){99}"]
+    "regex",
+    [
+        *(r"(?=a)b", r"(a)\1", r"\bword", "(", "(?i)a", "[", "(?<!x)y", r"[^\D]", "a{9999}", "((a{99}){99}){99}"),
+        *("(.*.*.*.*.*.*.*.*)*x", "((a*)*)*b", "(a|b|)*", "(.?){64}", "([a-z]+ ?)+", "[a-z ]{1,1024}", ".*" * 100),
+    ],
 )
 def test_an_expression_that_is_no_grammar_is_refused(regex):
-    with pytest.raises(RequestRefused):
+    with pytest.raises(WireError) as caught:
         ebnf(Constraint(regex=regex))
+    assert caught.value.code.name in ("invalid_request", "unsupported")
+    assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize("regex", [r"\d{4}-\d\d-\d\d(T.*)?", "([a-z]{1,5}, )*and [a-z]+", "[a-z ]{1,64}", "a{0}b", ""])
+def test_an_expression_that_is_easy_to_match_is_taken(regex):
+    assert ebnf(Constraint(regex=regex)).startswith("root ::= ")
 
 
 def test_an_expression_becomes_a_grammar():
