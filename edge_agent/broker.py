@@ -85,11 +85,15 @@ class Link:
             raise BrokerError(f"{self._where} refuses a subscription to {pattern}: check its access control list")
 
     async def shares(self, topic: str) -> bool:
-        """Whether the broker has shared subscriptions: some refuse them, some accept them and deliver nothing.
+        """Whether the broker has shared subscriptions: some refuse them, some accept them and deliver nothing."""
+        return await self._delivers(f"$share/probe/{topic}", topic)
 
-        Sends itself a message on a topic that nobody else uses; must come before any other subscription.
-        """
-        pattern = f"$share/probe/{topic}"
+    async def hears_itself(self, topic: str) -> bool:
+        """Whether we may write and read this topic: an access list refuses neither aloud, and delivers nothing."""
+        return await self._delivers(topic, topic)
+
+    async def _delivers(self, pattern: str, topic: str) -> bool:
+        """Send a message to ourselves, on a topic that nobody else uses and before any other subscription."""
         if not await self._granted(pattern, replay=False):
             return False
         await self.publish(Outbound(topic, b"probe"))

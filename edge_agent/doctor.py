@@ -66,7 +66,10 @@ async def _broker(config: Config) -> Finding:
         speaks += (
             f", {'TLS' if broker.tls else 'no TLS'}, {f'user {broker.username}' if broker.username else 'no user'}"
         )
-        shares = await link.shares(Topics(broker.root).out(f"probe-{secrets.token_hex(8)}"))
+        topic = Topics(broker.root).out(f"probe-{secrets.token_hex(8)}")
+        heard, shares = await link.hears_itself(topic), await link.shares(topic)
+    if not heard:
+        return Finding("broker", False, f"{speaks}: nothing that we write below {broker.root}/v1 comes back", _ACL)
     if not shares:
         advice = "two agents would both answer a request to any: set pool.join to false on all but one"
         return Finding("broker", True, f"{speaks}, no shared subscriptions", advice)
@@ -186,6 +189,7 @@ _EXAMINATIONS: Final[dict[str, Callable[[Config], Awaitable[Finding]]]] = {
 }
 _NEEDS: Final = {"agent": {"broker"}, "answer": {"model", "engine"}}
 """What cannot be examined once something else is at fault."""
+_ACL: Final = "let the agent's user read and write there; config/mosquitto/edge-agent.acl has such a user"
 _REMEDIES: Final = {
     "broker": "is one running? apt install mosquitto, or set broker.host",
     "agent": "look at the broker's access control list",

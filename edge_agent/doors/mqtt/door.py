@@ -7,7 +7,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from edge_agent.broker import Dialer, Extras, Inbound, Link, Outbound
@@ -93,9 +92,11 @@ class MqttDoor:
     async def run(self) -> None:
         """Serve until closed; raises `NodeNameTaken` when another agent has this node's name."""
         node = self._node
-        with suppress(BrokerError):  # A broker that cannot be reached is reported below, and tried again.
+        try:
             async with Dialer(self._config.broker, f"edge_agent-{node.name}-{node.boot}").connect() as link:
                 await claim(link, self._topics, node.name, node.boot)
+        except BrokerError as error:  # It may come up, or learn to let us in: go on and try.
+            self._lost(error)
         await self._dialer.keep(self._serve, self._lost)
 
     def close(self) -> None:

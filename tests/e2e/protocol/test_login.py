@@ -11,8 +11,10 @@ from edge_agent.app import App
 from edge_agent.broker import Dialer
 from edge_agent.client import connect
 from edge_agent.config.settings import Broker, Tls
+from edge_agent.doors.mqtt.claim import claim
 from edge_agent.errors import BrokerError
 from edge_agent.shipped import shipped
+from edge_agent.wire import Topics
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 USERS = ("edge-agent", "anna", "mallory", "olga")
@@ -76,6 +78,12 @@ async def test_nobody_reads_or_asks_in_the_name_of_another(agent, wire):
     await anna.answer(await anna.ask("after"))
     assert len(anna.out) == 2
     assert {message.topic.value for message in mallory.out} == {"edge_agent/v1/out/mallory"}
+
+
+async def test_an_agent_under_a_users_name_is_told_of_the_access_list(broker):
+    async with Dialer(account(broker, "anna"), "agent").connect() as link:
+        with pytest.raises(BrokerError, match="access control list keeps this user from edge_agent/v1/#"):
+            await claim(link, Topics(), "kitchen", "b5")
 
 
 @pytest.mark.usefixtures("broker")
