@@ -1,15 +1,17 @@
-"""Jinja, set up as Hugging Face sets it up for chat templates, but sandboxed, bounded and without a clock."""
+"""Jinja, set up as Hugging Face sets it up for chat templates, but sandboxed, bounded and told the date by us."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, Final, NoReturn
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -17,6 +19,14 @@ from edge_agent.errors import ConfigError, RequestRefused
 
 MAX_TEXT: Final = 4 << 20
 """Characters a template may write."""
+MAX_SECONDS: Final = 2.0
+"""For one rendering."""
+_DEADLINE: Final = ContextVar[float]("deadline")
+_PADDING: Final = ("batch", "center", "indent", "slice", "truncate", "wordwrap")
+"""Filters that a number makes write much."""
+_WIDE: Final = re.compile(r"\d{7}")
+_STARRED: Final = re.compile(r"\*|\{[^{}]*\{")
+"""A format that takes its widths from its values."""
 _GENERATION: Final = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
 """Training's mark around the assistant's words; means nothing here."""
 _MISSING: Final = re.compile(r"'(\w+)' is undefined")
@@ -28,21 +38,41 @@ _FAULTS: Final = (
     LookupError,
     MemoryError,
     RecursionError,
+    TimeoutError,
     TypeError,
     ValueError,
 )
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"%", "*", "**", "+"})
+
+    def _generate(self, source: nodes.Template, *args: Any, **options: Any) -> str:
+        """Compile, with an eye on the clock in every loop."""
+        for loop in [*source.find_all(nodes.For)]:
+            loop.iter = nodes.Filter(loop.iter, "in_time", [], [], None, None, lineno=loop.lineno)
+        return super()._generate(source, *args, **options)
+
+    def call(self, context: Any, called: Any, /, *args: Any, **options: Any) -> Any:
+        """Call what a template calls, in time, and without a method of text that pads it with gigabytes."""
+        _look_at_the_clock()
+        method = getattr(called, "__wrapped__", called)
+        if isinstance(text := getattr(method, "__self__", None), str):
+            values = (*args, *options.values())
+            (_bound_format(text, values) if method.__name__.startswith("format") else _bound_numbers(values))
+        return super().call(context, called, *args, **options)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Multiply without letting a short template write gigabytes."""
+        """Calculate without letting a short template write gigabytes."""
+        if operator == "%" and isinstance(left, str):
+            _bound_format(left, right if isinstance(right, tuple) else (right,))
+        if operator == "+" and isinstance(left, (str, list)) and len(left) + len(right) > MAX_TEXT:
+            raise OverflowError(f"more than {MAX_TEXT} items")
         if operator == "**" and not (abs(left) <= MAX_TEXT and abs(right) <= 64):
             raise OverflowError(f"{operator} of numbers this large")
         sizes = [len(each) for each in (left, right) if isinstance(each, (str, list, tuple))]
         counts = [each for each in (left, right) if isinstance(each, int)]
-        if sizes and counts and sizes[0] * counts[0] > MAX_TEXT:
+        if operator == "*" and sizes and counts and sizes[0] * counts[0] > MAX_TEXT:
             raise OverflowError(f"more than {MAX_TEXT} items")
         return super().call_binop(context, operator, left, right)
 
@@ -78,6 +108,10 @@ def _sandbox(*, strict: bool) -> _Sandbox:
         undefined=StrictUndefined if strict else Undefined,
     )
     sandbox.filters["tojson"] = _tojson
+    sandbox.filters["in_time"] = _in_time
+    sandbox.filters["format"] = _format
+    for name in _PADDING:
+        sandbox.filters[name] = _bounded_filter(sandbox.filters[name])
     sandbox.globals["raise_exception"] = _refuse
     return sandbox
 
@@ -91,6 +125,7 @@ def render(template: Template, values: Mapping[str, Any], *, today: str | None, 
     if today is not None:
         day = date.fromisoformat(today)
         values = {**values, "strftime_now": day.strftime}
+    token = _DEADLINE.set(time.monotonic() + MAX_SECONDS)
     try:
         return "".join(_bounded(template.generate(**values)))
     except _RaisedError as error:
@@ -102,6 +137,8 @@ def render(template: Template, values: Mapping[str, Any], *, today: str | None, 
         raise RequestRefused(f"the template needs more than it was given: {error}", param=where) from error
     except _FAULTS as error:
         raise RequestRefused(f"the template cannot render this: {error}", param=param) from error
+    finally:
+        _DEADLINE.reset(token)
 
 
 def _bounded(pieces: Iterator[str]) -> Iterator[str]:
@@ -111,6 +148,44 @@ def _bounded(pieces: Iterator[str]) -> Iterator[str]:
         if left < 0:
             raise OverflowError(f"more than {MAX_TEXT} characters")
         yield piece
+
+
+def _look_at_the_clock() -> None:
+    if time.monotonic() > _DEADLINE.get():
+        raise TimeoutError(f"it takes longer than {MAX_SECONDS:g} s")
+
+
+def _in_time(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        _look_at_the_clock()
+        yield item
+
+
+def _bound_numbers(values: Iterable[Any]) -> None:
+    if any(isinstance(value, int) and value > MAX_TEXT for value in values):
+        raise OverflowError(f"more than {MAX_TEXT} characters")
+
+
+def _bound_format(text: str, values: Iterable[Any]) -> None:
+    """Refuse widths beyond reason, whether they stand in the text or among the values."""
+    if _WIDE.search(text):
+        raise OverflowError(f"more than {MAX_TEXT} characters")
+    if _STARRED.search(text):
+        _bound_numbers(values)
+
+
+def _bounded_filter(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def bounded(*args: Any, **options: Any) -> Any:
+        _bound_numbers((*args, *options.values()))
+        return function(*args, **options)
+
+    return bounded
+
+
+def _format(text: str, *args: Any, **options: Any) -> str:
+    _bound_format(text, (*args, *options.values()))
+    return str(text) % (options or args)
 
 
 def _refuse(message: str) -> NoReturn:

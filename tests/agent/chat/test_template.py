@@ -216,3 +216,45 @@ def test_a_template_may_be_large_but_not_endless(chatml):
     assert prompt.segments == (Segment("<" * 200_000),)
     with pytest.raises(RequestRefused):
         ChatTemplate("{{ messages[0].content }}", chatml).render((Message("user", "x" * (sandbox.MAX_TEXT + 1)),))
+
+
+def rendered(source: str) -> str:
+    return sandbox.render(sandbox.load(source), {"n": 300_000_000, "s": "x"}, today=None, param="here")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set s = 'x' * 99999 %}{% for i in s %}{% for j in s %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{% set a = f(n - 1) %}{% set a = f(n - 1) %}{% endif %}{% endmacro %}{{ f(99) }}",
+    ],
+)
+def test_a_template_that_takes_for_ever_is_stopped(monkeypatch, source):
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2)
+    with pytest.raises(RequestRefused, match=r"longer than 0\.2 s"):
+        rendered(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("{{ s.ljust(n) }}", "{{ s.rjust(width=n) }}", "{{ s.center(n) }}", "{{ '1'.zfill(n) }}"),
+        *("{{ s|center(n) }}", "{{ s|indent(n, true) }}", "{{ '%300000000d'|format(1) }}", "{{ '%300000000d' % 1 }}"),
+        *("{{ '%*d' % (n, 1) }}", "{{ '{:300000000}'.format(1) }}", "{{ '{:{}}'.format(1, n) }}"),
+        *("{{ s * n }}", "{% set t = s * 4000000 %}{{ t + t }}"),
+    ],
+)
+def test_no_short_template_writes_gigabytes(source):
+    with pytest.raises(RequestRefused, match=r"more than 4194304|cannot render"):
+        rendered(source)
+
+
+def test_bounds_leave_templates_as_they_are():
+    source = (
+        "{% for i in [1, 2, 3] if i > 1 %}{{ loop.index }}/{{ loop.length }}{{ ',' if not loop.last }}{% endfor %}"
+        "{% for _ in missing %}{% else %} none{% endfor %} {{ '%02d' % 7 }} {{ '%s!'|format(s) }}"
+        " {{ '{}'.format(n) }} {{ s|center(3) }}{{ s.ljust(2) }}{{ 'a' + 'b' }}"
+        "{% for i in [[1], [2]] recursive %}{{ i if i is number else loop(i) }}{% endfor %}"
+    )
+    assert rendered(source) == "1/2,2/2 none 07 x! 300000000  x x ab12"
