@@ -32,6 +32,8 @@ from edge_agent.wire import Info, State
 
 _LOG = logging.getLogger(__name__)
 _GOODBYE_S: Final = 5.0
+_LIMITS: Final = ("request_bytes", "chunk_bytes", "final_bytes", "max_tokens", "timeout_s", "max_timeout_s")
+_CAPABILITIES: Final = ("constrained", "logprobs", "parallel", "prefix_cache", "scores")
 _MEMORY_STEP: Final = 16 << 20
 """Memory is announced in steps, so that a quiet node keeps quiet."""
 
@@ -136,21 +138,8 @@ class App:
             engine=self.config.engine.name,
             template=loaded.template_name,
             context=can.context,
-            limits={
-                "request_bytes": limits.request_bytes,
-                "chunk_bytes": limits.chunk_bytes,
-                "final_bytes": limits.final_bytes,
-                "max_tokens": limits.max_tokens,
-                "timeout_s": limits.timeout_s,
-                "max_timeout_s": limits.max_timeout_s,
-            },
-            capabilities={
-                "constrained": can.constrained,
-                "logprobs": can.logprobs,
-                "parallel": can.parallel,
-                "prefix_cache": can.prefix_cache,
-                "scores": can.scores,
-            },
+            limits={name: getattr(limits, name) for name in _LIMITS},
+            capabilities={name: getattr(can, name) for name in _CAPABILITIES},
         )
 
     def _changed(self) -> None:

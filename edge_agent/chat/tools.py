@@ -178,15 +178,8 @@ class AnswerParser:
     def _tag(self, char: str) -> bool:
         start = self._json_at
         tag = "".join(self._held[start:]) + char
-        match self._back:
-            case _State.START:
-                tags: tuple[str, ...] = self._tags
-            case _State.THINK:
-                tags = (_THINK_END,)
-            case _State.AFTER:
-                tags = (_CALL, _CALL_END)
-            case _:
-                tags = (_CALL,)
+        places = {_State.START: self._tags, _State.THINK: (_THINK_END,), _State.AFTER: (_CALL, _CALL_END)}
+        tags = places.get(self._back, (_CALL,))
         if not any(each.startswith(tag) for each in tags):
             return self._give_back()
         self._held.append(char)

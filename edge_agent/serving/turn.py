@@ -25,15 +25,7 @@ from edge_agent.wire import WireError
 
 _Logprobs = tuple[Mapping[str, Any], ...]
 _Tell = Callable[[Mapping[str, Any], _Logprobs], None]
-_SAMPLING = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "seed",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-)
+_SAMPLING = ("temperature", "top_p", "top_k", "seed", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 @dataclass(frozen=True, slots=True)
