@@ -16,13 +16,13 @@ import signal
 import socket
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.engines import frames
 from edge_agent.engines.base import Engine, Prompt
 from edge_agent.engines.registry import load
 from edge_agent.errors import OperatorError
+from edge_agent.memory import resident_bytes
 from edge_agent.wire import WireError
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -80,7 +80,7 @@ class Server:
     async def _run(self, id_: int, op: str, request: dict[str, Any]) -> Any:
         if op == "health":
             health = await self._engine.health()
-            return {**asdict(health), "memory": health.memory or _resident()}
+            return {**asdict(health), "memory": health.memory or resident_bytes()}
         prompt = frames.prompt_in(request["prompt"])
         if op == "generate":
             return await self._generate(id_, prompt, request["sampling"])
@@ -114,11 +114,6 @@ async def serve(fd: int) -> None:
         writer.close()
         with contextlib.suppress(ConnectionError):  # The parent is gone: nobody is left to tell.
             await writer.wait_closed()
-
-
-def _resident() -> int:
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

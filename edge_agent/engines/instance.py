@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-import jsonschema
-from jsonschema.validators import validator_for
-from referencing.exceptions import Unresolvable
+from jsonschema import Draft202012Validator, SchemaError
 
+from edge_agent.chat import schema as schemas
 from edge_agent.engines.base import Constraint
 from edge_agent.errors import RequestRefused, Unsupported
 
 _DEEPEST: Final = 32
+_LARGEST: Final = 10_000
+"""Values and characters that one instance may need."""
 
 
 def instance(constraint: Constraint, wish: str) -> str:
@@ -25,35 +25,28 @@ def instance(constraint: Constraint, wish: str) -> str:
     characters as allowed, zero or the bound nearest to it. For a regular expression: the first alternative that is a
     literal.
     """
+    param = constraint.param or "tools"
     if constraint.regex is not None:
-        return _matching(constraint.regex, wish)
+        return _matching(constraint.regex, wish, param)
     try:
         schema = json.loads(constraint.json_schema or "")
-        validator = validator_for(schema)(schema)
-        validator.check_schema(schema)
-    except (ValueError, jsonschema.SchemaError) as error:
-        raise RequestRefused(f"not a JSON schema: {error}", param="response_format") from error
-    try:
-        if _is_json(wish) and validator.is_valid(json.loads(wish)):
-            return wish
-        made = _make(schema, schema, 0)
-        found = validator.is_valid(made)
-    except Unresolvable as error:
-        raise RequestRefused(f"not a JSON schema: {error}", param="response_format") from error
-    if not found:
-        raise Unsupported("the scripted engine finds no instance of this schema", param="response_format")
+        Draft202012Validator.check_schema(schema)
+    except (ValueError, SchemaError) as error:
+        raise RequestRefused(f"not a JSON schema: {error}", param=param) from error
+    if _is_json(wish) and not schemas.problem(schema, json.loads(wish), param):
+        return wish
+    made = _Maker(schema, param).make(schema, 0)
+    if schemas.problem(schema, made, param):
+        raise Unsupported("the scripted engine finds no instance of this schema", param=param)
     return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
 
-def _matching(regex: str, wish: str) -> str:
-    try:
-        pattern = re.compile(regex)
-    except re.error as error:
-        raise RequestRefused(f"not a regular expression: {error}", param="response_format") from error
+def _matching(regex: str, wish: str, param: str) -> str:
+    schemas.check_pattern(regex, param)
     for text in (wish, "", *regex.strip("()").split("|")):
-        if pattern.fullmatch(text):
+        if schemas.matches(regex, text, param):
             return text
-    raise Unsupported("the scripted engine finds no text for this expression", param="response_format")
+    raise Unsupported("the scripted engine finds no text for this expression", param=param)
 
 
 def _is_json(text: str) -> bool:
@@ -64,51 +57,52 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _make(schema: Any, root: Any, depth: int) -> Any:
-    if depth > _DEEPEST:
-        raise Unsupported("the schema has no short instance", param="response_format")
-    if not isinstance(schema, dict):
+class _Maker:
+    """Makes the shortest value that a schema describes, within bounds."""
+
+    def __init__(self, root: Any, param: str) -> None:
+        self._root = root
+        self._param = param
+        self._left = _LARGEST
+
+    def make(self, schema: Any, depth: int) -> Any:
+        self._spend(1)
+        if depth > _DEEPEST:
+            raise Unsupported("the schema has no short instance", param=self._param)
+        match schema:
+            case {"const": value} | {"enum": [value, *_]}:
+                return value
+            case {"$ref": str(reference)}:
+                return self.make(self._referred(reference), depth + 1)
+            case {"anyOf": [first, *_]} | {"oneOf": [first, *_]}:
+                return self.make(first, depth + 1)
+            case dict():
+                kind = schema.get("type", "object" if "properties" in schema else "null")
+                return self._typed(schema, kind[0] if isinstance(kind, list) else kind, depth + 1)
         return None
-    for keyword, make in _BY_KEYWORD.items():
-        if keyword in schema:
-            return make(schema[keyword], root, depth + 1)
-    kind = schema.get("type", "object" if "properties" in schema else "null")
-    return _BY_TYPE[kind[0] if isinstance(kind, list) else kind](schema, root, depth + 1)
 
+    def _typed(self, schema: Mapping[str, Any], kind: str, depth: int) -> Any:
+        match kind:
+            case "object":
+                wanted = schema.get("properties", {})
+                return {name: self.make(wanted.get(name, {}), depth) for name in schema.get("required", ())}
+            case "array":
+                count = self._spend(schema.get("minItems", 0))
+                return [self.make(schema.get("items", {}), depth) for _ in range(count)]
+            case "string":
+                return "x" * self._spend(schema.get("minLength", 0))
+            case "number" | "integer":
+                return max(schema.get("minimum", -math.inf), min(0, schema.get("maximum", 0)))
+        return False if kind == "boolean" else None
 
-def _object(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
-    wanted = schema.get("properties", {})
-    return {name: _make(wanted.get(name, {}), root, depth) for name in schema.get("required", ())}
+    def _spend(self, count: float) -> int:
+        self._left -= int(count)
+        if self._left < 0:
+            raise Unsupported(f"the shortest instance of the schema is larger than {_LARGEST}", param=self._param)
+        return int(count)
 
-
-def _array(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
-    return [_make(schema.get("items", {}), root, depth) for _ in range(schema.get("minItems", 0))]
-
-
-def _number(schema: Mapping[str, Any], _root: Any, _depth: int) -> Any:
-    return max(schema.get("minimum", -math.inf), min(0, schema.get("maximum", 0)))
-
-
-def _referred(reference: str, root: Any) -> Any:
-    target = root
-    for part in reference.removeprefix("#").split("/")[1:]:
-        target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
-    return target
-
-
-_BY_KEYWORD: Final[Mapping[str, Callable[[Any, Any, int], Any]]] = {
-    "const": lambda value, _root, _depth: value,
-    "enum": lambda values, _root, _depth: values[0],
-    "$ref": lambda reference, root, depth: _make(_referred(reference, root), root, depth),
-    "anyOf": lambda schemas, root, depth: _make(schemas[0], root, depth),
-    "oneOf": lambda schemas, root, depth: _make(schemas[0], root, depth),
-}
-_BY_TYPE: Final[Mapping[str, Callable[[Any, Any, int], Any]]] = {
-    "object": _object,
-    "array": _array,
-    "string": lambda schema, _root, _depth: "x" * schema.get("minLength", 0),
-    "number": _number,
-    "integer": _number,
-    "boolean": lambda _schema, _root, _depth: False,
-    "null": lambda _schema, _root, _depth: None,
-}
+    def _referred(self, reference: str) -> Any:
+        target = self._root
+        for part in reference.removeprefix("#").split("/")[1:]:
+            target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from edge_agent.errors import ModelError
 def converted(model: Path, cache_dir: Path | None) -> Path:
     """Give the model as a folder below `cache_dir` (by default beside the file).
 
-    The folder gets its name when it is whole, so a conversion that was killed is begun again and never used.
+    The folder gets its name when it is whole, so a conversion that was killed is begun again and never used. What older
+    versions of the model or the runtime left is removed.
     """
     if model.is_dir():
         return model
@@ -29,6 +31,8 @@ def converted(model: Path, cache_dir: Path | None) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with (root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for old in _left_behind(root, model.stem, folder):
+                shutil.rmtree(old)
             if not folder.is_dir():
                 _convert(model.resolve(), folder)
     except OSError as error:
@@ -38,9 +42,13 @@ def converted(model: Path, cache_dir: Path | None) -> Path:
     return folder
 
 
+def _left_behind(root: Path, stem: str, folder: Path) -> list[Path]:
+    name = re.compile(rf"\.?{re.escape(stem)}-\d+-\d+-[\d.]+(\.partial)?")
+    return [each for each in root.iterdir() if each != folder and name.fullmatch(each.name)]
+
+
 def _convert(model: Path, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     link = partial / "model.gguf"  # The runtime writes beside the file it reads.
     link.symlink_to(model)

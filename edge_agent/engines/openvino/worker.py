@@ -147,10 +147,10 @@ class Worker:
             self._end(turn, EngineFailed(self.failure))
             return
         found = self._residency.lookup(turn.ids)
+        turn.reading, turn.open = Reading(len(turn.ids), found.tokens), found.open
         if found.open is not None and any(other.open == found.open for other in self.running.values()):
             self.held.append(turn)  # See residency.py: side by side they would spoil each other.
             return
-        turn.reading, turn.open = Reading(len(turn.ids), found.tokens), found.open
         number = next(self._numbers)
         try:
             tensor = openvino.Tensor(np.array([turn.ids], np.int64))
@@ -186,7 +186,7 @@ class Worker:
         if self.held and time.monotonic() - self._noticed >= _NOTICE_S:
             # They wait for a pipeline that does step: whoever watches over a stall must know.
             self._noticed = time.monotonic()
-            gains += [(turn, Step(0, 0, (), ended=False)) for turn in self.held]
+            gains += [(turn, Step(0, turn.reading.cached, (), ended=False)) for turn in self.held]
         self._post(functools.partial(_deliver, [(turn, step) for turn, step in gains if not step.ended]))
 
     def _collect(self, turn: Turn, share: int) -> Step:

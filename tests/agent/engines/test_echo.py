@@ -11,6 +11,7 @@ from edge_agent.engines.base import Constraint, Prompt, Sampling, Segment
 from edge_agent.engines.echo import EchoEngine
 from edge_agent.engines.instance import instance
 from edge_agent.errors import ConfigError, EngineFailed, RequestRefused, Unsupported
+from edge_agent.wire import WireError
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,21 @@ def test_what_has_no_instance_is_refused():
     for constraint in (Constraint(json_schema='{"type": 5}'), Constraint(regex="(")):
         with pytest.raises(RequestRefused):
             instance(constraint, "wish")
+
+
+def test_what_a_stranger_asks_for_costs_neither_time_nor_memory():
+    """In the time that these take, an unbounded search would not end."""
+    for schema in (
+        {"type": "array", "minItems": 1e9},
+        {"type": "string", "minLength": 1e9},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 9}}},
+    ):
+        with pytest.raises(Unsupported):
+            instance(Constraint(json_schema=json.dumps(schema)), "wish")
+    wish = "a" * 40 + "!"
+    for constraint in (
+        Constraint(regex="(a+)+$"),
+        Constraint(json_schema='{"type": "string", "pattern": "^(a+)+$"}'),
+    ):
+        with pytest.raises(WireError):
+            instance(constraint, json.dumps(wish))

@@ -96,6 +96,7 @@ async def test_a_held_turn_says_that_it_waits_and_can_be_cancelled(engine, answe
             for _ in range(3):
                 piece = await anext(second)
                 assert (piece.read, piece.usage.prompt) == (0, await engine.count(prompt))
+                assert piece.usage.cached  # Else its deadline would be judged as if all were still to be read.
             assert engine._worker.held
         assert not engine._worker.held
     assert (await engine.health()).running == 0

@@ -18,10 +18,15 @@ def test_options_are_checked():
         OpenVinoEngine({"model": "x", "device": "npu"})
 
 
-def test_a_conversion_that_was_killed_is_begun_again(smollm2, tmp_path, monkeypatch):
+def test_a_conversion_that_was_killed_is_begun_again_and_older_ones_go(smollm2, tmp_path, monkeypatch):
     def killed(_model: Path, folder: Path) -> None:
         (folder.with_name(f".{folder.name}.partial")).mkdir()
         raise KeyboardInterrupt
+
+    old = [tmp_path / f"{smollm2.stem}-5-6-2026.1.0", tmp_path / f".{smollm2.stem}-5-6-2026.1.0.partial"]
+    others = [tmp_path / f"{smollm2.stem}-other-5-6-2026.1.0", tmp_path / "notes"]
+    for each in (*old, *others):
+        each.mkdir()
 
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "_convert", killed)
@@ -29,4 +34,4 @@ def test_a_conversion_that_was_killed_is_begun_again(smollm2, tmp_path, monkeypa
             conversion.converted(smollm2, tmp_path)
     folder = conversion.converted(smollm2, tmp_path)
     assert (folder / "openvino_model.bin").stat().st_size > 10**6
-    assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == [folder.name]
+    assert {each for each in tmp_path.iterdir() if each.is_dir()} == {folder, *others}
