@@ -27,6 +27,7 @@ from edge_agent.client import Client, connect
 from edge_agent.config import Broker
 from edge_agent.engines import base, registry
 from edge_agent.engines.echo import EchoEngine
+from edge_agent.memory import resident_bytes
 from edge_agent.mosquitto import private_broker
 from edge_agent.wire import WireError
 
@@ -158,7 +159,7 @@ async def cancelling(model: Path) -> AsyncIterator[Figure]:
 async def footprint(model: Path) -> AsyncIterator[Figure]:
     """Weigh an idle agent, without the child that holds the engine, and time the import of its command line."""
     async with agents({"model": str(model)}) as stand:
-        yield Figure("memory of the idle agent without its engine", _resident(stand.pids[0]) / 1e6, 80, "MB")
+        yield Figure("memory of the idle agent without its engine", resident_bytes(stand.pids[0]) / 1e6, 80, "MB")
     took = _import_s("edge_agent.cli") - _import_s("sys")
     yield Figure("import of the command line", took, 0.3, "s")
 
@@ -268,12 +269,6 @@ async def _cancelled_after(client: Client, body: Mapping[str, Any], count: int) 
         if error.code.name != "cancelled":
             raise
     return time.monotonic() - asked, statistics.median(gaps[1:])
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory that a process holds."""
-    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _import_s(module: str) -> float:

@@ -19,6 +19,7 @@ from edge_agent.client import NodeView, connect
 from edge_agent.config import Config
 from edge_agent.engines import base
 from edge_agent.errors import OperatorError
+from edge_agent.memory import available_bytes
 from edge_agent.models import download
 from edge_agent.models.catalogue import Entry
 from edge_agent.wire import Topics, WireError
@@ -133,12 +134,7 @@ async def _disk(config: Config) -> Finding:
 
 
 async def _memory(config: Config) -> Finding:
-    return _enough("memory", _available_memory(), _need(config), "available", "choose a smaller model")
-
-
-def _available_memory() -> int:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
+    return _enough("memory", available_bytes(), _need(config), "available", "choose a smaller model")
 
 
 def _enough(name: str, free: int, need: int, where: str, remedy: str) -> Finding:
