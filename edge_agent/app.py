@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
 import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +19,8 @@ from edge_agent.config import Config
 from edge_agent.doors.mqtt import MqttDoor, Node
 from edge_agent.doors.mqtt.admin import Operations
 from edge_agent.engines.base import Engine
-from edge_agent.errors import ModelError, OperatorError, first
+from edge_agent.errors import ConfigError, ModelError, OperatorError, first
+from edge_agent.memory import resident_bytes
 from edge_agent.models import download
 from edge_agent.models.catalogue import Entry
 from edge_agent.serving.backlog import Backlog
@@ -45,6 +44,7 @@ class App:
         self.config = config
         self.boot = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"  # Sorts by time for `Presence`.
         self._stopping = asyncio.Event()
+        self._failure: OperatorError | None = None
         self._model = resident.name(config)
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
         self.supervisor = Supervisor(self._create, config.template, patience, self._engine_changed)
@@ -55,41 +55,60 @@ class App:
             self._changed,
         )
         node = Node(config.node, self.boot, self._model, self._phase, self._room, self._describe)
-        operations = Operations(self.supervisor.reload, self.scheduler.refuse, self.stop, lambda: public(config))
+        operations = Operations(self._reload, self.scheduler.refuse, self.stop, lambda: public(config))
         self.door = MqttDoor(config, node, self.scheduler, _named(config.templates), operations)
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve; raises `OperatorError` for what only a person can mend. `started` is called once signals are heard."""
-        loop, failure = asyncio.get_running_loop(), None
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         try:
             async with asyncio.TaskGroup() as house:
-                keeper = house.create_task(self.supervisor.run(), name="supervisor")
+                keeper = house.create_task(self._keep(), name="supervisor")
                 server = house.create_task(self.scheduler.run(), name="scheduler")
                 door = house.create_task(self.door.run(), name="mqtt door")
                 started()
                 await self._stopping.wait()
                 await self.scheduler.drain(self.config.limits.drain_s)
                 self.door.close()
-                with suppress(TimeoutError):  # A broker that is away hears no goodbye; its last will speaks for us.
-                    async with asyncio.timeout(_GOODBYE_S):
-                        await asyncio.wait([door])
+                if self.door.connected.is_set():  # A broker that is away hears no goodbye: the last will speaks for us.
+                    await asyncio.wait([door], timeout=_GOODBYE_S)
                 for task in (door, server, keeper):
                     task.cancel()
         except* OperatorError as group:
-            failure = first(group)
+            self._failure = first(group)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-        if failure is not None:
-            raise failure
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
-        """Drain, say goodbye and end `run`."""
+        """Drain, say goodbye and end `run`; the second time, without patience for what still runs."""
+        if self._stopping.is_set():
+            self.scheduler.halt()
+        elif running := self.scheduler.running:
+            _LOG.info("stopping; %d answers may take %g s, or stop again", running, self.config.limits.drain_s)
+        else:
+            _LOG.info("stopping")
         self._stopping.set()
 
+    def _reload(self) -> None:
+        """Load the model anew, and take requests again after a drain."""
+        self.scheduler.admit()
+        self.supervisor.reload()
+
+    async def _keep(self) -> None:
+        """Keep the engine; a configuration that cannot be run ends the node, in good order."""
+        try:
+            await self.supervisor.run()
+        except ConfigError as error:
+            self._failure = error
+            self.stop()
+
     async def _create(self) -> Engine:
+        _LOG.info("loading %s", self._model)
         return resident.engine(self.config, await asyncio.to_thread(self._fetch))
 
     def _fetch(self) -> Path | None:
@@ -109,7 +128,7 @@ class App:
 
     def _describe(self, shared: bool) -> tuple[State, Info | None]:
         scheduler, meter = self.scheduler, self.scheduler.meter
-        memory = _resident() + self.supervisor.health.memory
+        memory = resident_bytes() + self.supervisor.health.memory
         state = State(
             boot=self.boot,
             phase=self._phase(),
@@ -172,9 +191,3 @@ def _named(templates: Mapping[str, Any]) -> dict[str, NamedTemplate]:
 def _figures(value: float) -> float:
     """Two significant figures: what a node measures of itself is no better than that, and changes less often."""
     return float(f"{value:.2g}")
-
-
-def _resident() -> int:
-    """Bytes of memory this process holds."""
-    with Path("/proc/self/statm").open() as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -134,9 +134,18 @@ class Scheduler:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
         except TimeoutError:
-            for run in list(self._running.values()):
-                self._stop(run, _stopping("the node stopped before the answer was complete"))
+            self.halt()
             await self._idle.wait()
+
+    def halt(self) -> None:
+        """Stop what runs, now."""
+        for run in list(self._running.values()):
+            self._stop(run, _stopping("the node stopped before the answer was complete"))
+
+    def admit(self) -> None:
+        """Take requests again after `refuse`."""
+        self.draining = False
+        self._changed()
 
     @property
     def _recovering(self) -> bool:

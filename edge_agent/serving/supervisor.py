@@ -16,7 +16,7 @@ from typing import Final
 
 from edge_agent.chat.template import choose
 from edge_agent.engines.base import Engine, Health
-from edge_agent.errors import EngineFailed, EngineStalled, OperatorError
+from edge_agent.errors import ConfigError, EngineFailed, EngineStalled, OperatorError
 from edge_agent.serving.turn import Loaded
 
 _LOG = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ class Supervisor:
                 await self._live()
             except OperatorError as error:
                 self._move(Sign.GAVE_UP, str(error))
+                if isinstance(error, ConfigError):
+                    raise  # No patience mends a configuration.
             except EngineFailed as error:
                 self._move(Sign.BROKE, error.message)
             except Exception as error:  # noqa: BLE001 - an engine from anywhere must not take the agent along
@@ -199,5 +201,5 @@ class Supervisor:
         self.phase = TRANSITIONS[self.phase, sign]
         self.why = brief(why)
         level = {Sign.GAVE_UP: logging.ERROR, Sign.BROKE: logging.WARNING}.get(sign, logging.INFO)
-        _LOG.log(level, "engine is %s", self.phase.announced, extra={"why": why})
+        _LOG.log(level, "engine is %s", self.phase.value, extra={"why": why} if why else {})
         self._changed()

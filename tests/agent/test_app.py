@@ -56,6 +56,11 @@ async def test_a_fault_for_the_operator_comes_out_as_itself(monkeypatch):
         await app.run()
 
 
+async def test_a_configuration_that_the_engine_refuses_ends_the_node():
+    with pytest.raises(ConfigError, match=r"read_tsp"):
+        await App(config(engine={"name": "echo", "options": {"read_tsp": 1}})).run()
+
+
 async def test_it_can_be_stopped_before_a_broker_was_ever_there(monkeypatch):
     monkeypatch.setattr("edge_agent.app._GOODBYE_S", 0.05)
     app = App(config(data_dir=str(Path.cwd())))

@@ -48,6 +48,18 @@ async def test_terminated_it_does_not_wait_for_ever(process, anna):
     assert await kitchen.ended() == 0
 
 
+async def test_told_twice_it_stops_what_runs_at_once(process, anna):
+    kitchen = await process("kitchen", engine=SLOW, limits={"drain_s": 600})
+    await anna.phase("kitchen")
+    running = await anna.ask(LONG, stream=True)
+    await writing(anna, running)
+    kitchen.send(signal.SIGTERM)
+    await anna.phase("kitchen", "draining")
+    kitchen.send(signal.SIGTERM)
+    assert await anna.code(running) == "draining"
+    assert await kitchen.ended() == 0
+
+
 async def test_terminated_while_the_broker_is_away_it_ends_too(process, anna, broker):
     kitchen = await process("kitchen")
     await anna.phase("kitchen")
