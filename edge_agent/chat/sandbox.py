@@ -12,6 +12,7 @@ from functools import lru_cache, wraps
 from typing import Any, Final, NoReturn
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
+from jinja2.filters import do_format
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -22,11 +23,9 @@ MAX_TEXT: Final = 4 << 20
 MAX_SECONDS: Final = 2.0
 """For one rendering."""
 _DEADLINE: Final = ContextVar[float]("deadline")
-_PADDING: Final = ("batch", "center", "indent", "slice", "truncate", "wordwrap")
+_PADDING: Final = ("batch", "center", "format", "indent", "slice", "tojson")
 """Filters that a number makes write much."""
 _WIDE: Final = re.compile(r"\d{7}")
-_STARRED: Final = re.compile(r"\*|\{[^{}]*\{")
-"""A format that takes its widths from its values."""
 _GENERATION: Final = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
 """Training's mark around the assistant's words; means nothing here."""
 _MISSING: Final = re.compile(r"'(\w+)' is undefined")
@@ -58,14 +57,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         _look_at_the_clock()
         method = getattr(called, "__wrapped__", called)
         if isinstance(text := getattr(method, "__self__", None), str):
-            values = (*args, *options.values())
-            (_bound_format(text, values) if method.__name__.startswith("format") else _bound_numbers(values))
+            _bound(text if method.__name__.startswith("format") else "", (*args, *options.values()))
         return super().call(context, called, *args, **options)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Calculate without letting a short template write gigabytes."""
         if operator == "%" and isinstance(left, str):
-            _bound_format(left, right if isinstance(right, tuple) else (right,))
+            _bound(left, right if isinstance(right, tuple) else (right,))
         if operator == "+" and isinstance(left, (str, list)) and len(left) + len(right) > MAX_TEXT:
             raise OverflowError(f"more than {MAX_TEXT} items")
         if operator == "**" and not (abs(left) <= MAX_TEXT and abs(right) <= 64):
@@ -109,7 +107,6 @@ def _sandbox(*, strict: bool) -> _Sandbox:
     )
     sandbox.filters["tojson"] = _tojson
     sandbox.filters["in_time"] = _in_time
-    sandbox.filters["format"] = _format
     for name in _PADDING:
         sandbox.filters[name] = _bounded_filter(sandbox.filters[name])
     sandbox.globals["raise_exception"] = _refuse
@@ -161,31 +158,19 @@ def _in_time(items: Iterable[Any]) -> Iterator[Any]:
         yield item
 
 
-def _bound_numbers(values: Iterable[Any]) -> None:
-    if any(isinstance(value, int) and value > MAX_TEXT for value in values):
+def _bound(template: str, values: Iterable[Any]) -> None:
+    """Refuse widths beyond reason, whether they stand in a format or among its values."""
+    if _WIDE.search(template) or any(isinstance(value, int) and value > MAX_TEXT for value in values):
         raise OverflowError(f"more than {MAX_TEXT} characters")
-
-
-def _bound_format(text: str, values: Iterable[Any]) -> None:
-    """Refuse widths beyond reason, whether they stand in the text or among the values."""
-    if _WIDE.search(text):
-        raise OverflowError(f"more than {MAX_TEXT} characters")
-    if _STARRED.search(text):
-        _bound_numbers(values)
 
 
 def _bounded_filter(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def bounded(*args: Any, **options: Any) -> Any:
-        _bound_numbers((*args, *options.values()))
+        _bound(str(args[0]) if function is do_format else "", (*args, *options.values()))
         return function(*args, **options)
 
     return bounded
-
-
-def _format(text: str, *args: Any, **options: Any) -> str:
-    _bound_format(text, (*args, *options.values()))
-    return str(text) % (options or args)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -241,7 +241,12 @@ def test_a_template_that_takes_for_ever_is_stopped(monkeypatch, source):
     [
         *("{{ s.ljust(n) }}", "{{ s.rjust(width=n) }}", "{{ s.center(n) }}", "{{ '1'.zfill(n) }}"),
         *("{{ s|center(n) }}", "{{ s|indent(n, true) }}", "{{ '%300000000d'|format(1) }}", "{{ '%300000000d' % 1 }}"),
-        *("{{ '%*d' % (n, 1) }}", "{{ '{:300000000}'.format(1) }}", "{{ '{:{}}'.format(1, n) }}"),
+        *(
+            "{{ '%*d' % (n, 1) }}",
+            "{{ '{:300000000}'.format(1) }}",
+            "{{ '{:{}}'.format(1, n) }}",
+            "{{ [s]|tojson(indent=n) }}",
+        ),
         *("{{ s * n }}", "{% set t = s * 4000000 %}{{ t + t }}"),
     ],
 )
@@ -254,7 +259,7 @@ def test_bounds_leave_templates_as_they_are():
     source = (
         "{% for i in [1, 2, 3] if i > 1 %}{{ loop.index }}/{{ loop.length }}{{ ',' if not loop.last }}{% endfor %}"
         "{% for _ in missing %}{% else %} none{% endfor %} {{ '%02d' % 7 }} {{ '%s!'|format(s) }}"
-        " {{ '{}'.format(n) }} {{ s|center(3) }}{{ s.ljust(2) }}{{ 'a' + 'b' }}"
+        " {{ '{}'.format(4000000) }} {{ s|center(3) }}{{ s.ljust(2) }}{{ 'a' + 'b' }}"
         "{% for i in [[1], [2]] recursive %}{{ i if i is number else loop(i) }}{% endfor %}"
     )
-    assert rendered(source) == "1/2,2/2 none 07 x! 300000000  x x ab12"
+    assert rendered(source) == "1/2,2/2 none 07 x! 4000000  x x ab12"
