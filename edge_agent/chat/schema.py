@@ -31,7 +31,7 @@ _NAMES: Final = frozenset({"$defs", "dependentSchemas", "properties"})
 """Their keys are names of the client's choosing, their values schemas."""
 _SEVERAL: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _ONE: Final = frozenset(
-    {"additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then"}
+    {"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}
     | {"unevaluatedItems", "unevaluatedProperties"}
 )
 _CLOSED: Final = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "patternProperties"})
@@ -144,47 +144,36 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value) and len(set(value)) == len(value)
 
 
+def _is_dependency(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_names, value.values()))
+
+
 def _is_type(value: Any) -> bool:
-    if isinstance(value, str):
-        return value in _TYPES
-    return _is_names(value) and bool(value) and set(value) <= _TYPES
+    names = [value] if isinstance(value, str) else value
+    return _is_names(names) and bool(names) and _TYPES.issuperset(names)
 
 
 _TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
+_COUNTS: Final = tuple(
+    f"{end}{what}" for end in ("max", "min") for what in ("Contains", "Items", "Length", "Properties")
+)
 _KEYWORDS: Final[Mapping[str, Field]] = {
-    **dict.fromkeys(_ONE, Field("a schema", _is_schema)),
-    **dict.fromkeys(
-        _SEVERAL, Field("a list of schemas", lambda v: isinstance(v, list) and bool(v) and all(map(_is_schema, v)))
-    ),
-    **dict.fromkeys(
-        _NAMES, Field("an object of schemas", lambda v: isinstance(v, Mapping) and all(map(_is_schema, v.values())))
-    ),
-    **dict.fromkeys(
-        (
-            "maxContains",
-            "maxItems",
-            "maxLength",
-            "maxProperties",
-            "minContains",
-            "minItems",
-            "minLength",
-            "minProperties",
-        ),
-        number("a whole number from 0", lambda v: v >= 0 and v == int(v)),
-    ),
-    **dict.fromkeys(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"), number("a number", lambda _: True)),
-    **dict.fromkeys(
-        ("$comment", "contentEncoding", "contentMediaType", "description", "format", "pattern", "title"),
-        of("a string", str),
-    ),
-    **dict.fromkeys(("deprecated", "readOnly", "uniqueItems", "writeOnly"), of("true or false", bool)),
-    **dict.fromkeys(("enum", "examples"), of("a list", list)),
-    "dependentRequired": Field(
-        "an object of lists of names", lambda v: isinstance(v, Mapping) and all(map(_is_names, v.values()))
-    ),
-    "multipleOf": number("a number above 0", lambda v: v > 0),
-    "required": Field("a list of different names", _is_names),
-    "type": Field(f"one or more of {', '.join(sorted(_TYPES))}", _is_type),
+    keyword: rule
+    for keywords, rule in (
+        (_ONE, Field("a schema", _is_schema)),
+        (_SEVERAL, Field("a list of schemas", lambda v: isinstance(v, list) and v != [] and all(map(_is_schema, v)))),
+        (_NAMES, Field("an object of schemas", lambda v: isinstance(v, Mapping) and all(map(_is_schema, v.values())))),
+        (_COUNTS, number("a whole number from 0", lambda v: v >= 0 and v == int(v))),
+        (("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"), number("a number", lambda _: True)),
+        (("description", "format", "pattern", "title"), of("a string", str)),
+        (("dependentRequired",), Field("an object of lists of different names", _is_dependency)),
+        (("enum",), of("a list", list)),
+        (("multipleOf",), number("a number above 0", lambda v: v > 0)),
+        (("required",), Field("a list of different names", _is_names)),
+        (("type",), Field(f"one or more of {', '.join(sorted(_TYPES))}", _is_type)),
+        (("uniqueItems",), of("true or false", bool)),
+    )
+    for keyword in keywords
 }
 """What the metaschema demands of one schema, as a table: validating against it takes a hundred times as long."""
 
