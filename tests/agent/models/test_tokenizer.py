@@ -103,7 +103,9 @@ def test_decoding_bit_by_bit_gives_the_text_and_never_half_a_character(tokenizer
 def test_a_broken_character_at_the_end_is_flushed(tokenizer):
     decoder = tokenizer.decoder()
     assert decoder.feed(tokenizer.encode([("🙂", False)])[:1]) == ""
+    assert decoder.pending
     assert decoder.finish() == "\ufffd"
+    assert not decoder.pending
 
 
 def test_special_tokens_are_silent_and_others_print(tokenizer):

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openvino_genai")
 
+from edge_agent.chat.constraint import build
+from edge_agent.chat.request import parse
 from edge_agent.engines.base import Constraint
 from edge_agent.engines.openvino.expressions import literal
 from edge_agent.engines.openvino.grammar import ebnf
+from edge_agent.envelope import Edge
 from edge_agent.errors import Unsupported
 from edge_agent.wire import WireError
 
@@ -88,6 +91,26 @@ def test_a_literal_is_one_string_whatever_is_in_it(text):
 def test_what_cannot_be_enforced_is_unsupported(schema, param):
     with pytest.raises(Unsupported) as caught:
         ebnf(Constraint(json_schema=json.dumps(schema), param=param))
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("choice", "answer", "param"),
+    [
+        ("required", None, "tools"),
+        ("none", {"type": "object"}, "response_format"),
+        ("auto", {"type": "object"}, None),
+    ],
+)
+def test_a_refusal_names_the_field_that_the_schema_came_from(choice, answer, param):
+    bad = {"type": "object", "minProperties": 1}
+    body = {"messages": [{"role": "user", "content": "x"}], "tool_choice": choice}
+    body["tools"] = [{"type": "function", "function": {"name": "f", "parameters": bad}}]
+    if answer:
+        schema = bad if choice == "none" else answer
+        body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+    with pytest.raises(Unsupported) as caught:
+        ebnf(build(parse(body, Edge())))
     assert caught.value.param == param
 
 
