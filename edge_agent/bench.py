@@ -27,6 +27,7 @@ from edge_agent.client import Client, connect
 from edge_agent.config import Broker
 from edge_agent.engines import base, registry
 from edge_agent.engines.echo import EchoEngine
+from edge_agent.errors import ModelError
 from edge_agent.memory import resident_bytes
 from edge_agent.mosquitto import private_broker
 from edge_agent.wire import WireError
@@ -80,8 +81,8 @@ async def first_token_and_speed(model: Path, cache: Path) -> AsyncIterator[Figur
                 base.Segment("<|im_end|>\n<|im_start|>assistant\n", control=True),
             )
         )
-        for turn in range(_ROUNDS + 1):
-            ours = await _timed_answer(stand.client, {**body, "edge": {"flush_ms": 0}})
+        for turn in range(2 * _ROUNDS + 1):
+            ours = await _timed_answer(stand.client, body)
             direct = await _timed_run(engine, prompt)
             if turn:  # The first round warms both.
                 added.append((ours[0] - direct[0]) * 1000)
@@ -144,11 +145,12 @@ async def resident_prefix(model: Path) -> AsyncIterator[Figure]:
 
 async def cancelling(model: Path) -> AsyncIterator[Figure]:
     """Cancel answers in mid-sentence; their final says that the engine has stopped."""
-    body = {"messages": [{"role": "user", "content": "Tell a long story."}], "stream": True, "max_tokens": 400}
+    task = "Count from one to a hundred in words."
+    body = {"messages": [{"role": "user", "content": task}], "stream": True, "max_tokens": 400}
     took, gaps = [], []
     async with agents({"model": str(model)}) as stand:
         for _ in range(_ROUNDS):
-            stopped, gap = await _cancelled_after(stand.client, {**body, "edge": {"flush_ms": 0}}, 20)
+            stopped, gap = await _cancelled_after(stand.client, {**body, "edge": {"flush_ms": 0}}, 8)
             took.append(stopped)
             gaps.append(gap)
     note = f"{statistics.median(took) * 1000:.1f} ms at {1 / statistics.median(gaps):.0f} tokens/s"
@@ -220,7 +222,9 @@ async def _start(folder: Path, node: str, port: int, config: Mapping[str, Any]) 
     file = folder / f"{node}.yaml"
     settings = {"node": node, "broker": {"port": port}, "log": {"level": "warning"}, **config}
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "edge_agent", "--config", file, "run")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_AGENT_")}
+    command = (sys.executable, "-m", "edge_agent", "--config", file, "run")
+    return await asyncio.create_subprocess_exec(*command, env=environ)
 
 
 async def _texts(client: Client, body: Mapping[str, Any]) -> AsyncIterator[str]:
@@ -268,6 +272,8 @@ async def _cancelled_after(client: Client, body: Mapping[str, Any], count: int) 
     except WireError as error:
         if error.code.name != "cancelled":
             raise
+    if not asked:
+        raise ModelError(f"the answer ended before its {count}th token: this model cannot show how it is cancelled")
     return time.monotonic() - asked, statistics.median(gaps[1:])
 
 
