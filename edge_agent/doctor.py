@@ -187,7 +187,7 @@ _NEEDS: Final = {"agent": {"broker"}, "answer": {"model", "engine"}}
 """What cannot be examined once something else is at fault."""
 _ACL: Final = "let the agent's user read and write there; config/mosquitto/edge-agent.acl has such a user"
 _REMEDIES: Final = {
-    "broker": "is one running? apt install mosquitto, or set broker.host",
+    "broker": "start one (apt install mosquitto), or correct broker in the configuration",
     "agent": "look at the broker's access control list",
     "model": "set model to a name of edge-agent download --list, or to a path",
     "engine": "install the runtime: pip install 'edge-agent[openvino]'",

@@ -65,7 +65,7 @@ class Exchange:
         """The first message, whatever it is."""
         item = await self._next(self._deadline - time.monotonic())
         if not isinstance(item, Reply):
-            raise WireError("expired", "no answer in time")
+            raise WireError("expired", "no answer in time: a node hears only those whom its admin.clients name")
         if item.kind == "error":
             raise item.error()
         return item
