@@ -20,8 +20,10 @@ from edge_agent.errors import ContextOverflow, RequestRefused, Unsupported
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SAMPLING = Sampling(max_tokens=24)
+PLAIN = {"prefix_cache": False, "scores": False}
 ENGINES = {
     "echo": lambda request: create("echo", request.getfixturevalue("echo_options")),
+    "echo-plain": lambda request: create("echo", {**request.getfixturevalue("echo_options"), **PLAIN}),
     "echo-process": lambda request: ProcessEngine("echo", request.getfixturevalue("echo_options")),
     "openvino": lambda request: create("openvino", request.getfixturevalue("openvino_options")),
 }
@@ -129,15 +131,14 @@ async def test_turns_that_continue_the_same_turn_at_once_are_independent(engine,
         assert capital in text(pieces) or country in text(pieces)
 
 
-async def test_prepare_makes_the_next_read_cached(engine, chat, answer):
-    if not engine.capabilities.prefix_cache:
-        pytest.skip("this engine has no prefix cache")
+async def test_prepare_makes_the_next_read_cached_where_there_is_a_cache(engine, chat, answer):
     prompt = chat("What is the capital of France?", system="Prepared in advance. " * 100)
     prepared = await engine.prepare(prompt)
     assert prepared.prompt == await engine.count(prompt)
     assert prepared.cached < 50
     pieces = await answer(engine, prompt, SAMPLING)
-    assert pieces[0].usage.cached > 0.9 * prepared.prompt
+    cached = pieces[0].usage.cached
+    assert cached > 0.9 * prepared.prompt if engine.capabilities.prefix_cache else cached == 0
 
 
 async def test_prepare_can_be_cancelled(engine, chat):
@@ -150,9 +151,11 @@ async def test_prepare_can_be_cancelled(engine, chat):
 
 
 async def test_scores_are_log_probabilities_and_prefer_the_obvious(engine, chat):
-    if not engine.capabilities.scores:
-        pytest.skip("this engine does not score")
     prompt = chat("The capital of France is Paris. What is the capital of France?", answer="The capital of France is")
+    if not engine.capabilities.scores:
+        with pytest.raises(Unsupported):
+            await engine.score(prompt, [" Paris", " London"])
+        return
     for _ in range(3):  # Resident or not, the answer is the same.
         paris, london, kettle = await engine.score(prompt, [" Paris", " London", " kettle on the stove"])
         assert paris > london > kettle or paris > london == kettle
