@@ -23,8 +23,9 @@ from typing import Any, Final
 
 import yaml
 
-from edge_agent.client import Client, connect
+from edge_agent.client import Client
 from edge_agent.config import Broker
+from edge_agent.connection import connect
 from edge_agent.engines import base, registry
 from edge_agent.engines.echo import EchoEngine
 from edge_agent.errors import ModelError

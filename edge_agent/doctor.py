@@ -15,8 +15,9 @@ from typing import Final
 
 from edge_agent import resident
 from edge_agent.broker import Dialer
-from edge_agent.client import NodeView, connect
+from edge_agent.client import NodeView
 from edge_agent.config import Config
+from edge_agent.connection import connect
 from edge_agent.engines import base
 from edge_agent.errors import OperatorError
 from edge_agent.memory import available_bytes

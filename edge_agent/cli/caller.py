@@ -10,8 +10,9 @@ from typing import Any
 
 import typer
 
-from edge_agent.client import Client, connect
+from edge_agent.client import Client
 from edge_agent.config import Broker
+from edge_agent.connection import connect
 from edge_agent.wire import is_segment
 
 

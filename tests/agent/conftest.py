@@ -3,7 +3,7 @@
 import asyncio
 import selectors
 
-VIRTUAL = ("serving", "doors", "test_client.py")
+VIRTUAL = ("serving", "doors", "test_client.py", "test_exchange.py")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -1,241 +1,40 @@
-"""An exchange: a request repeated, repaired and brought to its one end, whatever becomes of the node."""
+"""A client without a transport: presence, requests and orders over what a test hands it."""
 
 import asyncio
-import time
+from contextlib import aclosing
 
 import pytest
 
-from edge_agent.client import Client, connect, ulid
-from edge_agent.client.exchange import ATTEMPTS, Exchange
-from edge_agent.config import Broker
-from edge_agent.wire import Reply, WireError
+from edge_agent.client import SETTLE_S, Client, ulid
+from edge_agent.wire import Info, Reply, State, Topics, WireError, dumps, encode_presence, loads
 
+TOPICS = Topics()
+INFO = Info("kitchen", "1.0", "m", "echo", "chatml", 4096, {}, {})
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 
 
-class Line:
-    """The part of a client that an exchange uses, with what was sent over it and when."""
+class Wire:
+    """The far end: what the client published, and how a node answers."""
 
     def __init__(self) -> None:
-        self.connected = True
-        self.living: set[tuple[str, str]] = {("kitchen", "b1")}
-        self.sent: list[tuple[float, str, dict]] = []
-        self.cancels: list[str | None] = []
-        self.start = asyncio.get_running_loop().time()
+        self.sent: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.client = Client("anna", self.publish)
 
-    def lives(self, node: str, boot: str) -> bool:
-        return (node, boot) in self.living
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self.sent.put_nowait((topic, payload))
 
-    async def send(self, target: str, rid: str, body: dict) -> None:
-        assert rid == "r1"
-        self.sent.append((asyncio.get_running_loop().time() - self.start, target, body))
+    def present(self, node: str = "kitchen", phase: str = "ready", boot: str = "b1", *, online: bool = True) -> None:
+        self.client.heard(TOPICS.presence(node, "state"), encode_presence(State(boot, phase)))
+        self.client.heard(TOPICS.presence(node, "status"), b"online" if online else b"offline")
 
-    async def cancel(self, rid: str, keep: str | None = None) -> None:
-        assert rid == "r1"
-        self.cancels.append(keep)
-
-    @property
-    def resumes(self) -> list[tuple[str, dict]]:
-        return [(target, body["edge"]) for _, target, body in self.sent if body is not BODY]
-
-    @property
-    def requests(self) -> list[float]:
-        return [at for at, _, body in self.sent if body is BODY]
-
-
-class Asking:
-    """An exchange under way, and what it has yielded."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self.line = Line()
-        self.exchange = Exchange(self.line, "r1", "any", BODY, time.monotonic() + timeout_s)
-        self.got: list[Reply] = []
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        async for reply in self.exchange.replies():
-            self.got.append(reply)
-
-    async def hears(self, seq: int, kind: str = "chunk", *, node: str = "kitchen", boot: str = "b1", **body) -> None:
-        self.exchange.heard(Reply("r1", seq, kind, node, boot, kind in ("final", "error"), body))
-        await asyncio.sleep(0.001)
-
-    async def fails(self) -> tuple[str, float]:
-        """The code of its error, and when it came."""
-        with pytest.raises(WireError) as failure:
-            await self.task
-        return failure.value.code.name, asyncio.get_running_loop().time() - self.line.start
+    def answer(self, rid: str, seq: int, kind: str, **body) -> None:
+        reply = Reply(rid, seq, kind, "kitchen", "b1", kind in ("final", "error"), body)
+        self.client.heard(TOPICS.out("anna"), reply.encode())
 
 
 @pytest.fixture
-async def asking(monkeypatch):
-    monkeypatch.setattr(time, "monotonic", asyncio.get_running_loop().time)
-    made: list[Asking] = []
-
-    async def ask(timeout_s: float = 120.0) -> Asking:
-        made.append(Asking(timeout_s))
-        await asyncio.sleep(0.001)
-        return made[-1]
-
-    yield ask
-    for each in made:
-        each.task.cancel()
-
-
-async def test_messages_are_yielded_once_each_up_to_the_final(asking):
-    call = await asking()
-    for seq, kind in enumerate(("accepted", "chunk", "chunk")):
-        await call.hears(seq, kind)
-    await call.hears(1)
-    await call.hears(3, "final")
-    await call.task
-    assert [reply.seq for reply in call.got] == [0, 1, 2, 3]
-    assert call.exchange.finished
-
-
-async def test_an_error_is_raised(asking):
-    call = await asking()
-    await call.hears(0, "error", error={"code": "busy", "message": "full"}, retry_after_s=3)
-    assert (await call.fails())[0] == "busy"
-    assert call.exchange.finished
-
-
-async def test_after_a_conflict_there_is_nothing_of_ours_to_cancel(asking):
-    call = await asking()
-    call.exchange.heard(Reply("r1", 0, "error", "kitchen", "b1", False, {"error": {"code": "id_conflict"}}))
-    assert (await call.fails())[0] == "id_conflict"
-    assert call.exchange.finished
-
-
-async def test_what_nobody_acknowledged_is_sent_three_times_with_growing_pauses(asking):
-    call = await asking()
-    code, at = await call.fails()
-    assert (code, len(call.line.requests)) == ("unavailable", ATTEMPTS)
-    first, second, third = call.line.requests
-    assert first == 0
-    assert 3.8 <= second <= 4.2
-    assert 3 + 1.6 <= third - second <= 3 + 2.4
-    assert at - third == pytest.approx(3.0, abs=0.1)
-
-
-async def test_what_was_acknowledged_is_never_sent_again(asking):
-    call = await asking()
-    await call.hears(0, "accepted")
-    await asyncio.sleep(25)
-    assert len(call.line.requests) == 1
-    assert call.line.resumes[0] == ("kitchen", {"op": "resume", "boot": "b1", "seq": 0})
-
-
-async def test_a_sign_of_life_is_enough_to_wait_for_hours(asking):
-    call = await asking(timeout_s=10_000)
-    await call.hears(0, "accepted")
-    for _ in range(500):
-        await asyncio.sleep(10.5)
-        await call.hears(0, "accepted")
-    assert not call.task.done()
-    await call.hears(1, "final")
-    await call.task
-    assert [reply.seq for reply in call.got] == [0, 1]
-
-
-async def test_a_node_that_falls_silent_is_given_up(asking):
-    call = await asking()
-    await call.hears(0)
-    code, at = await call.fails()
-    assert (code, len(call.line.resumes)) == ("engine_failed", ATTEMPTS)
-    assert at == pytest.approx(40, abs=1)
-
-
-async def test_an_answer_that_nobody_knows_any_more_ends_the_request(asking):
-    call = await asking()
-    for seq in range(3):
-        await call.hears(seq)
-    await asyncio.sleep(10)
-    await call.hears(0, "error", error={"code": "expired", "message": "nothing is stored"})
-    assert (await call.fails())[0] == "expired"
-
-
-async def test_the_first_node_to_answer_is_kept_and_others_are_sent_away_once(asking):
-    call = await asking()
-    await call.hears(0, "accepted", node="hall", boot="b9")
-    for seq in range(3):
-        await call.hears(seq, node="kitchen")
-    await call.hears(1, "final", node="hall", boot="b9")
-    await call.task
-    assert call.line.cancels == ["hall"]
-    assert {reply.node for reply in call.got} == {"hall"}
-
-
-async def test_when_the_node_is_gone_before_a_word_the_request_is_sent_again(asking):
-    call = await asking()
-    await call.hears(0, "accepted")
-    call.exchange.gone("kitchen")
-    await asyncio.sleep(2)
-    await call.hears(0, "accepted", node="hall", boot="b9")
-    await call.hears(1, "final", node="hall", boot="b9")
-    await call.task
-    assert (len(call.line.requests), [reply.node for reply in call.got]) == (2, ["kitchen", "hall", "hall"])
-
-
-async def test_when_the_node_is_gone_in_mid_answer_it_has_a_moment_to_return(asking):
-    call = await asking()
-    await call.hears(0)
-    call.line.living.clear()
-    call.exchange.gone("kitchen")
-    code, at = await call.fails()
-    assert (code, round(at)) == ("engine_failed", 2)
-
-
-async def test_a_node_that_returned_with_the_same_boot_goes_on(asking):
-    call = await asking()
-    await call.hears(0)
-    call.exchange.gone("kitchen")
-    await asyncio.sleep(2.5)
-    assert call.line.resumes == [("kitchen", {"op": "resume", "boot": "b1", "seq": 0})]
-    await call.hears(1)
-    await call.hears(2, "final")
-    await call.task
-
-
-async def test_a_node_that_returned_with_another_boot_is_gone(asking):
-    call = await asking()
-    await call.hears(0)
-    call.line.living = {("kitchen", "b2")}
-    call.exchange.gone("kitchen", "b2")
-    assert (await call.fails())[0] == "engine_failed"
-
-
-async def test_news_of_other_nodes_change_nothing(asking):
-    call = await asking()
-    await call.hears(0)
-    call.exchange.gone("hall")
-    call.exchange.gone("kitchen", "b1")
-    await asyncio.sleep(5)
-    assert call.line.resumes == []
-
-
-async def test_after_a_reconnect_what_was_missed_is_asked_for(asking):
-    call = await asking()
-    await call.hears(0)
-    call.exchange.reconnected()
-    await asyncio.sleep(0.001)
-    assert call.line.resumes == [("kitchen", {"op": "resume", "boot": "b1", "seq": 0})]
-
-
-async def test_without_a_connection_nothing_is_used_up(asking):
-    call = await asking()
-    call.line.connected = False
-    await asyncio.sleep(60)
-    call.line.connected = True
-    call.exchange.reconnected()
-    await asyncio.sleep(2)
-    assert len(call.line.requests) == 2
-
-
-async def test_the_deadline_ends_it_in_any_case(asking):
-    call = await asking(timeout_s=5)
-    await call.hears(0, "accepted")
-    assert await call.fails() == ("expired", pytest.approx(5, abs=0.1))
+async def wire():
+    return Wire()
 
 
 def test_ids_sort_by_time_fit_a_topic_and_are_never_the_same():
@@ -245,18 +44,107 @@ def test_ids_sort_by_time_fit_a_topic_and_are_never_the_same():
     assert [each[:10] for each in ids] == sorted(each[:10] for each in ids)
 
 
-@pytest.mark.parametrize("up", [False, True])
-async def test_whoever_uses_a_client_hears_of_its_death(monkeypatch, up):
-    async def run(client):
-        if up:
-            client._up.set_result(None)
-            await asyncio.sleep(1)
-        raise ZeroDivisionError
+async def test_a_request_goes_to_its_target_and_its_answer_comes_back(wire):
+    wire.client.up()
+    wire.present()
+    task = asyncio.create_task(wire.client.complete(BODY, target="kitchen"))
+    topic, payload = await wire.sent.get()
+    address = TOPICS.parse(topic)
+    assert (address.kind, address.node, address.client) == ("req", "kitchen", "anna")
+    assert loads(payload)["edge"] == {"ack": True, "timeout_s": 120.0}
+    wire.answer(address.rid, 0, "final", done=1)
+    assert (await task).body == {"done": 1}
 
-    async def use():
-        async with connect(Broker(), "anna"):
-            await asyncio.Event().wait()
 
-    monkeypatch.setattr(Client, "_run", run)
-    with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(use(), 60)
+async def test_presence_on_its_way_is_waited_for(wire):
+    wire.client.up()
+    task = asyncio.create_task(wire.client.complete(BODY))
+    await asyncio.sleep(0)
+    wire.present()
+    topic, _ = await wire.sent.get()
+    wire.answer(TOPICS.parse(topic).rid, 0, "final")
+    await task
+
+
+@pytest.mark.parametrize(
+    ("phase", "online", "code"),
+    [("loading", True, "unavailable"), ("draining", True, "draining"), ("ready", False, "unavailable")],
+)
+async def test_nothing_is_sent_when_nobody_can_answer(wire, phase, online, code):
+    wire.client.up()
+    wire.client._since -= SETTLE_S
+    wire.present(phase=phase, online=online)
+    with pytest.raises(WireError) as failure:
+        await wire.client.complete(BODY)
+    assert failure.value.code.name == code
+    assert wire.sent.empty()
+
+
+async def test_an_answer_that_nobody_wants_any_more_is_cancelled(wire):
+    wire.present()
+    async with aclosing(wire.client.ask(BODY)) as answer:
+        first = asyncio.create_task(anext(answer))
+        topic, _ = await wire.sent.get()
+        wire.answer(rid := TOPICS.parse(topic).rid, 0, "accepted")
+        await first
+    assert await wire.sent.get() == (TOPICS.cancel("anna", rid), b"")
+
+
+async def test_everything_under_way_is_cancelled_at_once(wire):
+    wire.present()
+    tasks = [asyncio.create_task(wire.client.complete(BODY)) for _ in range(3)]
+    rids = [TOPICS.parse((await wire.sent.get())[0]).rid for _ in tasks]
+    assert await wire.client.cancel_all() == 3
+    assert [TOPICS.parse((await wire.sent.get())[0]).rid for _ in tasks] == rids
+    for rid in rids:
+        wire.answer(rid, 0, "error", error={"code": "cancelled", "message": "stopped"})
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [each.code.name for each in done] == ["cancelled"] * 3
+
+
+async def test_an_order_means_the_boot_that_is_there(wire):
+    wire.present(phase="failed", boot="b7")
+    task = asyncio.create_task(wire.client.order("kitchen", "reload"))
+    topic, payload = await wire.sent.get()
+    assert loads(payload) == {"op": "reload", "boot": "b7"}
+    wire.answer(TOPICS.parse(topic).rid, 0, "final", done=True)
+    assert await task == {"done": True}
+
+
+async def test_listeners_hear_of_each_change_until_they_leave(wire):
+    heard = []
+    unlisten = wire.client.listen(heard.append)
+    wire.present()
+    unlisten()
+    wire.present("attic")
+    assert heard == ["kitchen", "kitchen"]
+    assert wire.client.serves("any")
+    assert not wire.client.serves("cellar")
+
+
+async def test_a_card_of_another_protocol_says_which_side_to_upgrade(wire):
+    wire.present()
+    card = {**loads(encode_presence(INFO)), "protocol": 9, "min_protocol": 9}
+    wire.client.heard(TOPICS.presence("kitchen", "info"), dumps(card))
+    view = wire.client.nodes["kitchen"]
+    assert view.refusal.code.name == "unsupported_version"
+    assert not view.ready
+    wire.client.heard(TOPICS.presence("kitchen", "info"), encode_presence(INFO))
+    assert wire.client.nodes["kitchen"].ready
+    wire.client.heard(TOPICS.presence("kitchen", "info"), b"")
+    assert wire.client.nodes["kitchen"].info is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello", b"{}", b"[1]", b"\xff"])
+async def test_what_is_not_for_us_is_let_go(wire, payload):
+    wire.client.heard(TOPICS.out("anna"), payload)
+    wire.client.heard(TOPICS.presence("kitchen", "state"), payload)
+    wire.client.heard("other/topic", payload)
+    assert not wire.client.serves("any")
+
+
+async def test_changes_are_seen_now_and_after_each(wire):
+    async with aclosing(wire.client.changes()) as changes:
+        assert await anext(changes) == {}
+        wire.present()
+        assert (await anext(changes))["kitchen"].ready

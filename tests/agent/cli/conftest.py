@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_agent.client import connect
 from edge_agent.config import Broker
+from edge_agent.connection import connect
 from edge_agent.mosquitto import private_broker
 
 PATIENCE_S = 30

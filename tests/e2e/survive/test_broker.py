@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from edge_agent.client import connect
+from edge_agent.connection import connect
 from edge_agent.config.settings import Broker
 from edge_agent.errors import BrokerError
 

@@ -1,4 +1,7 @@
-"""One request and its answer, as a client sees them: repeated, repaired and brought to their one end."""
+"""One request and its answer, as a client sees them: repeated, repaired and brought to their one end.
+
+Free of transport, and like the wire a twin: the component for Home Assistant holds the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, Protocol
 
-from edge_agent.errors import EngineFailed
-from edge_agent.wire import Reply, WireError
+from .wire import Reply, WireError
 
 ATTEMPTS: Final = 3
 FIRST_REPLY_S: Final = 3.0
@@ -21,8 +23,8 @@ RETURN_S: Final = 2.0
 class Line(Protocol):
     """What an exchange needs of the client it belongs to."""
 
-    @property
-    def connected(self) -> bool: ...
+    connected: bool
+
     def lives(self, node: str, boot: str) -> bool:
         """Whether presence shows this node online with this boot."""
 
@@ -126,13 +128,13 @@ class Exchange:
             self._server, self._seen = None, -1
             await self._send()
         elif self._doubted and not self._client.lives(*self._server):
-            raise EngineFailed(f"the node {self._server[0]} went away in mid-answer", retry_after_s=1.0)
+            raise WireError("engine_failed", f"the node {self._server[0]} went away in mid-answer", retry_after_s=1.0)
         else:
             await self._resume()
 
     async def _send(self) -> None:
         if self._attempts == ATTEMPTS:
-            raise EngineFailed("no node acknowledged the request", code="unavailable", retry_after_s=2.0)
+            raise WireError("unavailable", "no node acknowledged the request", retry_after_s=2.0)
         if self._attempts:
             await asyncio.sleep(2 ** (self._attempts - 1) * random.uniform(0.8, 1.2))  # noqa: S311
         self._attempts += 1
@@ -142,7 +144,7 @@ class Exchange:
         """Ask the serving node for what it sent since the last message that came."""
         self._silences += 1
         if self._silences > ATTEMPTS and self._server:
-            raise EngineFailed(f"the node {self._server[0]} fell silent", retry_after_s=1.0)
+            raise WireError("engine_failed", f"the node {self._server[0]} fell silent", retry_after_s=1.0)
         if self._server:
             node, boot = self._server
             edge = {"op": "resume", "boot": boot, "seq": self._seen}
