@@ -1,0 +1,90 @@
+"""AI tasks: data in the structure that was asked for, and judgements with the model's own probabilities."""
+
+from json import JSONDecodeError
+from typing import Any, override
+
+from homeassistant.components import ai_task, conversation
+from homeassistant.components.ai_task.const import DEFAULT_SYSTEM_PROMPT
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import llm
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+from homeassistant.util.json import json_loads
+import probatio
+
+from . import evaluation
+from .const import AI_TASK_DATA, CONF_TIMEOUT, DEFAULT_TASK_TIMEOUT_S
+from .coordinator import EdgeAgentConfigEntry
+from .entity import ModelEntity
+from .errors import AgentError
+from .house import House
+from .house.ground import ground
+from .house.slim import slim
+from .prompt import Prefix
+
+PARALLEL_UPDATES = 0
+
+
+async def async_setup_entry(
+    hass: HomeAssistant, entry: EdgeAgentConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+) -> None:
+    """Set up one AI task entity per subentry."""
+    for subentry in entry.get_subentries_of_type(AI_TASK_DATA):
+        entity = EdgeAgentTask(entry.runtime_data, subentry)
+        async_add_entities([entity], config_subentry_id=subentry.subentry_id)
+
+
+class EdgeAgentTask(ModelEntity, ai_task.AITaskEntity):
+    """Works for automations: behind whoever is speaking, and with more time."""
+
+    _attr_supported_features = ai_task.AITaskEntityFeature.GENERATE_DATA | evaluation.FEATURE
+
+    @override
+    async def _async_generate_data(
+        self, task: ai_task.GenDataTask, chat_log: conversation.ChatLog
+    ) -> ai_task.GenDataTaskResult:
+        if task.attachments:
+            raise AgentError("attachments")
+        turn = self.turn(chat_log, _prefix(chat_log), area=None, priority="normal", timeout_s=self._timeout_s)
+        try:
+            answer = await turn.complete(**_format(task, chat_log.llm_api))
+        except AgentError as error:
+            self.note(error)
+            raise
+        self.note(None)
+        last = chat_log.content[-1]
+        text = last.content or "" if isinstance(last, conversation.AssistantContent) else ""
+        data = _data(text, finished=answer.reader.finish_reason != "length") if task.structure else text
+        return ai_task.GenDataTaskResult(conversation_id=chat_log.conversation_id, data=data)
+
+    async def _async_evaluate(self, task: ai_task.EvaluationTask) -> ai_task.EvaluationTaskResult:
+        """Weigh the answers to each question; Home Assistant 2026.11 and later ask for it."""
+        if task.attachments:
+            raise AgentError("attachments")
+        return await evaluation.evaluate(self, task, self._timeout_s)
+
+    @property
+    def _timeout_s(self) -> float:
+        return float(self.options.get(CONF_TIMEOUT, DEFAULT_TASK_TIMEOUT_S))
+
+
+def _prefix(chat_log: conversation.ChatLog) -> Prefix:
+    """What all tasks with these tools begin with; the date and the time, which Home Assistant adds, come later."""
+    api = chat_log.llm_api
+    tools = ground(api.tools if api else (), api.custom_serializer if api else None, House())
+    return Prefix(f"{DEFAULT_SYSTEM_PROMPT}\n{api.api_prompt if api else ''}".strip(), tools, House())
+
+
+def _format(task: ai_task.GenDataTask, api: llm.APIInstance | None) -> dict[str, Any]:
+    """The fields of a request that hold the answer to the task's structure."""
+    if not task.structure:
+        return {}
+    serializer = api.custom_serializer if api else llm.selector_serializer
+    schema = slim(probatio.to_openapi(task.structure, custom_serializer=serializer, openapi_version="3.1.0"))
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "data", "schema": schema}}}
+
+
+def _data(text: str, *, finished: bool) -> Any:
+    try:
+        return json_loads(text)
+    except JSONDecodeError as error:
+        raise AgentError("no_structure" if finished else "too_long") from error

@@ -1,0 +1,83 @@
+"""What only a person can mend, raised as issues and taken back when it is mended; `repairs.py` has the flows."""
+
+from typing import Final
+
+from homeassistant.components.mqtt import CONF_PROTOCOL
+from homeassistant.const import CONF_USERNAME
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers import issue_registry as ir
+
+from .connection import mqtt_entry
+from .const import DOCUMENTATION, DOMAIN
+from .wire import MIN_PROTOCOL, PROTOCOL, WireError
+
+PROTOCOL_NODE_OLD: Final = "protocol_node_old"
+PROTOCOL_HOME_OLD: Final = "protocol_home_old"
+CONTEXT_TOO_SMALL: Final = "context_too_small"
+NODE_GONE: Final = "node_gone"
+NODE_REMOVED: Final = "node_removed"
+BROKER_OLD: Final = "broker_old"
+BROKER_OPEN: Final = "broker_open"
+_OF_NODE: Final = (PROTOCOL_NODE_OLD, PROTOCOL_HOME_OLD, NODE_GONE, NODE_REMOVED)
+
+
+@callback
+def raise_issue(hass: HomeAssistant, kind: str, owner: str = "", *, entry_id: str = "", **placeholders: object) -> None:
+    """Raise one kind of issue; `owner` is the entry or subentry it is about, `entry_id` what its repair removes."""
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        _id(kind, owner),
+        data={"entry_id": entry_id} if entry_id else None,
+        is_fixable=bool(entry_id),
+        severity=ir.IssueSeverity.WARNING,
+        learn_more_url=f"{DOCUMENTATION}/blob/main/docs/home-assistant.md#{kind.replace('_', '-')}",
+        translation_key=kind,
+        translation_placeholders={name: str(value) for name, value in placeholders.items()},
+    )
+
+
+@callback
+def clear_issue(hass: HomeAssistant, kind: str, owner: str = "") -> None:
+    """Take it back; nothing happens if it was not raised."""
+    ir.async_delete_issue(hass, DOMAIN, _id(kind, owner))
+
+
+@callback
+def clear_node(hass: HomeAssistant, entry_id: str) -> None:
+    """Take back everything that was raised about a node."""
+    for kind in _OF_NODE:
+        clear_issue(hass, kind, entry_id)
+
+
+@callback
+def check_protocol(hass: HomeAssistant, entry_id: str, node: str, refusal: WireError | None) -> None:
+    """Say which side to upgrade when a node's card is of a protocol that is not spoken here."""
+    supported = refusal.details.get("supported", ()) if refusal else ()
+    kind = PROTOCOL_NODE_OLD if supported and max(supported) < MIN_PROTOCOL else PROTOCOL_HOME_OLD
+    for each in (PROTOCOL_NODE_OLD, PROTOCOL_HOME_OLD):
+        if supported and each == kind:
+            theirs = ", ".join(map(str, supported))
+            raise_issue(hass, each, entry_id, node=node, theirs=theirs, ours=f"{MIN_PROTOCOL} to {PROTOCOL}")
+        else:
+            clear_issue(hass, each, entry_id)
+
+
+@callback
+def check_broker(hass: HomeAssistant) -> None:
+    """Say what is missing on the way to the broker: MQTT 5, and a user whose topics it can protect."""
+    entry = mqtt_entry(hass)
+    if entry is None:
+        return
+    for kind, sound in (
+        (BROKER_OLD, entry.data.get(CONF_PROTOCOL, "5") == "5"),
+        (BROKER_OPEN, bool(entry.data.get(CONF_USERNAME))),
+    ):
+        if sound:
+            clear_issue(hass, kind)
+        else:
+            raise_issue(hass, kind)
+
+
+def _id(kind: str, owner: str) -> str:
+    return f"{kind}_{owner}" if owner else kind

@@ -1,0 +1,150 @@
+"""The prefix of an agent: written from what the home exposes, kept until that changes, read by the node in advance."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from homeassistant.components.homeassistant.exposed_entities import async_listen_entity_updates
+from homeassistant.const import EVENT_STATE_CHANGED
+from homeassistant.core import EventStateChangedData, HomeAssistant, callback
+from homeassistant.helpers import (
+    area_registry as ar,
+    device_registry as dr,
+    entity_registry as er,
+    floor_registry as fr,
+    llm,
+    template,
+)
+from homeassistant.helpers.debounce import Debouncer
+from homeassistant.helpers.start import async_at_started
+
+from .const import DOMAIN, LOGGER
+from .house import House
+from .house.ground import ground
+from .house.survey import take
+from .prompt import Prefix, common_lines
+
+ASSISTANT: Final = "conversation"
+_SETTLE_S: Final = 3.0
+"""Changes of the home come in bursts: so long after the first the prefix is written anew."""
+_SATELLITES: Final = 8
+"""So many satellites are asked which tools they add: more are of the same few kinds."""
+_REGISTRIES: Final = (
+    er.EVENT_ENTITY_REGISTRY_UPDATED,
+    dr.EVENT_DEVICE_REGISTRY_UPDATED,
+    ar.EVENT_AREA_REGISTRY_UPDATED,
+    fr.EVENT_FLOOR_REGISTRY_UPDATED,
+)
+
+
+class PrefixKeeper:
+    """Writes the prefix of one agent when it is asked for, and again after the home has changed.
+
+    `announce` is called once Home Assistant has started, and whenever the prefix has become another.
+    """
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        agent_id: str,
+        api_ids: list[str],
+        prompt: str,
+        announce: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._hass = hass
+        self._agent_id = agent_id
+        self._api_ids = api_ids
+        self._prompt = prompt
+        self._announce = announce
+        self._prefix: Prefix | None = None
+        self._stale = True
+        self._lock = asyncio.Lock()
+        self._satellites: set[str] = set()
+        self._debouncer = Debouncer(
+            hass, LOGGER, cooldown=_SETTLE_S, immediate=False, function=self._renew, background=True
+        )
+
+    @callback
+    def start(self) -> Callable[[], None]:
+        """Watch the home; returns what ends that."""
+        bus = self._hass.bus
+        ends = [bus.async_listen(event, self._changed) for event in _REGISTRIES]
+        ends.append(bus.async_listen(EVENT_STATE_CHANGED, self._changed, event_filter=_comes_or_goes))
+        ends.append(async_listen_entity_updates(self._hass, ASSISTANT, self._changed))
+        ends.append(async_at_started(self._hass, self._changed))
+        ends.append(self._debouncer.async_shutdown)
+
+        @callback
+        def end() -> None:
+            for each in ends:
+                each()
+
+        return end
+
+    async def current(self, llm_api: llm.APIInstance | None = None) -> Prefix:
+        """The prefix as the home is now; `llm_api` is what a conversation was given, which may bring a new tool."""
+        if llm_api and self._prefix and llm_api.llm_context.device_id not in (None, *self._satellites):
+            had = self._prefix.safe_names
+            if any(tool.name not in had for tool in llm_api.tools):
+                self._satellites.add(llm_api.llm_context.device_id)
+                self._stale = True
+        async with self._lock:
+            if self._prefix is None or self._stale:
+                self._stale = False
+                self._prefix = await self._write()
+        return self._prefix
+
+    async def _renew(self) -> None:
+        before, now = self._prefix, await self.current()
+        if before is None or before != now or not self._hass.is_running:
+            await self._announce()
+
+    @callback
+    def _changed(self, _: object = None) -> None:
+        self._stale = True
+        if self._hass.is_running:
+            self._debouncer.async_schedule_call()
+
+    async def _write(self) -> Prefix:
+        house = take(self._hass, ASSISTANT)
+        if not self._api_ids:
+            return Prefix(self._instructions(self._context(None)), ground((), None, House()), house)
+        texts: list[str] = []
+        tools: dict[str, llm.Tool] = {}
+        serializer = None
+        for device_id in (None, *self._devices()):
+            context = self._context(device_id)
+            api = await llm.async_get_api(self._hass, self._api_ids, context)
+            texts.append(f"{self._instructions(context)}\n{api.api_prompt}")
+            tools.update({tool.name: tool for tool in api.tools})
+            serializer = api.custom_serializer
+            await asyncio.sleep(0)  # Each takes some milliseconds, and others wait for the loop.
+        return Prefix(common_lines(texts), ground([*tools.values()], serializer, house), house)
+
+    def _devices(self) -> list[str]:
+        """Satellites: what differs between them is no part of the prefix, and all their tools are."""
+        registry = er.async_get(self._hass)
+        found = {entry.device_id for entry in registry.entities.values() if entry.domain == "assist_satellite"}
+        return sorted({each for each in found if each} | self._satellites)[:_SATELLITES]
+
+    def _context(self, device_id: str | None) -> llm.LLMContext:
+        return llm.LLMContext(
+            platform=DOMAIN,
+            context=None,
+            language=self._hass.config.language,
+            assistant=ASSISTANT,
+            device_id=device_id,
+            agent_id=self._agent_id,
+        )
+
+    def _instructions(self, context: llm.LLMContext) -> str:
+        variables = {"ha_name": self._hass.config.location_name, "user_name": None, "llm_context": context}
+        text: str = template.Template(self._prompt, self._hass).async_render(variables, parse_result=False)
+        return text
+
+
+@callback
+def _comes_or_goes(data: EventStateChangedData) -> bool:
+    """Whether an entity appears, disappears or is called something else."""
+    old, new = data["old_state"], data["new_state"]
+    return old is None or new is None or old.name != new.name
