@@ -9,11 +9,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import yaml
+from home import agents
+from home.process import Ended
 from rich.console import Console
 
 from edge_agent import config
@@ -30,7 +29,6 @@ from edge_agent.wire import WireError
 QUESTION = "Give me three tips for saving energy at home."
 NODE = "demo"
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-GOODBYE_S = 20.0
 PASTE = """\
   mosquitto_sub -p {port} -v -t 'edge_agent/v1/#'
   mosquitto_pub -p {port} -t edge_agent/v1/req/any/me/$(date +%s%N) -m 'Name three colours.'
@@ -41,64 +39,14 @@ PASTE = """\
 console = Console(highlight=False)
 
 
-class AgentEnded(Exception):
-    """The agent's process ended before it was asked to."""
-
-
 def told(what: str, detail: str) -> None:
     """One step that is done."""
     console.print(f"[green]✓[/] [bold]{what:7}[/] {detail}")
 
 
-@asynccontextmanager
-async def running_agent(file: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The agent as a process of its own; gone when the block ends, whatever happens."""
-    command = (sys.executable, "-m", "edge_agent", "--config", str(file), "run")
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                await process.wait()
-        except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-
-
-async def until_ready(client: Client, agent: asyncio.subprocess.Process) -> str:
-    """Wait for the node's presence to say ready; returns the model it serves."""
-
-    async def ready() -> str:
-        async for nodes in client.changes():
-            view = nodes.get(NODE)
-            if view and view.state and view.state.phase == "failed":
-                raise AgentEnded(view.state.why)
-            if view and view.ready and view.info:
-                return view.info.model
-        raise AgentEnded("the connection ended")
-
-    waiting, ended = asyncio.ensure_future(ready()), asyncio.ensure_future(agent.wait())
-    try:
-        await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise AgentEnded(f"the agent ended with exit code {ended.result()}")
-        return waiting.result()
-    finally:
-        for each in (waiting, ended):
-            each.cancel()
-
-
 def prepare(folder: Path, port: int) -> config.Config:
     """Write the agent's configuration, and see that its model is here."""
-    file = folder / "agent.yaml"
-    file.write_text(yaml.safe_dump({"node": NODE, "broker": {"host": "127.0.0.1", "port": port}}), encoding="utf-8")
-    settings = config.load(file, os.environ)
+    settings = config.load(agents.configured(folder, NODE, port), os.environ)
     if registry.needs_model(settings.engine.name):
         found = catalogue.resolve(settings.model, catalogue.load(settings.models))
         title = found.name if isinstance(found, Path) else found.title
@@ -107,24 +55,24 @@ def prepare(folder: Path, port: int) -> config.Config:
     return settings
 
 
-async def demo(arguments: argparse.Namespace, settings: config.Config, log: Path) -> None:
+async def demo(arguments: argparse.Namespace, settings: config.Config) -> None:
     """Start the agent, ask, and take it down again; SIGTERM and SIGHUP end it in good order, as Ctrl-C does."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, task.cancel)
     caller = Caller(settings.broker, NODE, NODE, 120.0)
     began = time.monotonic()
-    async with running_agent(settings.source, log) as agent, caller.connect() as client:
+    async with agents.started(settings.source) as agent, caller.connect() as client:
         with console.status("the agent loads the model; the first time it converts it, too"):
-            model = await until_ready(client, agent)
+            model = await agents.ready(client, NODE, agent)
         told("agent", f"{model} on {settings.engine.name}, ready after {time.monotonic() - began:.1f} s")
         await ask(client, caller, arguments.ask)
         if arguments.keep:
             told("kept", "everything runs until Ctrl-C; in another terminal:\n")
             program = Path(sys.executable).with_name("edge-agent")
             console.print(PASTE.format(port=settings.broker.port, edge_agent=program), markup=False, soft_wrap=True)
-            await agent.wait()
-            raise AgentEnded("the agent ended")
+            await agent.ended()
+            agent.check()
 
 
 async def ask(client: Client, caller: Caller, question: str) -> None:
@@ -155,11 +103,11 @@ def main() -> int:
         try:
             with private_broker(folder) as port:
                 told("broker", f"mosquitto on 127.0.0.1:{port}")
-                asyncio.run(demo(arguments, prepare(folder, port), folder / "agent.log"))
+                asyncio.run(demo(arguments, prepare(folder, port)))
         except (KeyboardInterrupt, asyncio.CancelledError):
             console.print("\nstopped")
             return 130
-        except (AgentEnded, OperatorError, WireError) as error:
+        except (Ended, OperatorError, WireError) as error:
             console.print(f"[red]✗[/] {error}", soft_wrap=True)
             for log in sorted(folder.glob("*.log")):
                 if text := log.read_text(encoding="utf-8", errors="replace").strip():
