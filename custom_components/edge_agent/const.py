@@ -25,6 +25,9 @@ CONF_CONTINUE: Final = "continue_conversation"
 CONF_CONFIRM: Final = "confirm"
 CONF_PREFILL: Final = "prefill"
 
+SECTION_ADVANCED: Final = "advanced"
+"""What most people leave as it is; stored beside the rest."""
+
 TARGET_NODE: Final = "node"
 TARGET_ANY: Final = "any"
 CONTINUE_NEVER: Final = "never"
