@@ -24,8 +24,8 @@ def tool_name(called: str, known: Collection[str]) -> str | None:
         key = words.squeezed(spelling)
         for form in (words.squeezed, _own_name, lambda name: _own_name(name).removeprefix("hass")):
             found = [name for name in known if key and form(name) == key]
-            if len(found) == 1:
-                return found[0]
+            if found:
+                return found[0] if len(found) == 1 else None
     keys = {_own_name(name): name for name in known}
     close = difflib.get_close_matches(words.squeezed("".join(last)), keys, 2, 0.8)
     # Of names as like as on and off, or pause and unpause, none is taken for the other.

@@ -138,7 +138,7 @@ def _bounds(schema: Mapping[str, Any], *, whole: bool) -> dict[str, int]:
 def _told(words: dict[str, str], schema: Mapping[str, Any]) -> dict[str, str]:
     """The bounds as words, for a model that nothing else holds to them."""
     limits = _limits(schema)
-    told = " ".join(f"{name} {limits[key]:g}" for key, name in _BOUNDS if key in limits)
+    told = ", ".join(f"{name} {limits[key]:g}" for key, name in _BOUNDS if key in limits)
     return {"description": f"{words.get('description', '')} ({told})".strip()}
 
 

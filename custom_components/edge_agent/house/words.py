@@ -84,7 +84,15 @@ def is_typo(one: str, other: str) -> bool:
         return True
     if min(len(one), len(other)) < _SHORT or one[0] != other[0] or not (one.isalpha() and other.isalpha()):
         return False
-    return difflib.SequenceMatcher(a=one, b=other).ratio() >= _ALIKE
+    return difflib.SequenceMatcher(a=one, b=other).ratio() >= _ALIKE or _is_swapped(one, other)
+
+
+def _is_swapped(one: str, other: str) -> bool:
+    """Whether two letters that stand together changed places, and nothing else."""
+    if len(one) != len(other):
+        return False
+    first, *rest = [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    return rest == [first + 1] and one[first : first + 2] == other[first : first + 2][::-1]
 
 
 def same(one: Words, other: Words, alike: Callable[[str, str], bool]) -> bool:
