@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from homeassistant.components.mqtt import CONF_PROTOCOL
-from homeassistant.const import CONF_USERNAME
+from homeassistant.const import CONF_PROTOCOL, CONF_USERNAME
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import issue_registry as ir
 
@@ -18,18 +17,21 @@ NODE_GONE: Final = "node_gone"
 NODE_REMOVED: Final = "node_removed"
 BROKER_OLD: Final = "broker_old"
 BROKER_OPEN: Final = "broker_open"
+_REMOVABLE: Final = (NODE_GONE, NODE_REMOVED)
+"""Their repair removes the entry."""
 _OF_NODE: Final = (PROTOCOL_NODE_OLD, PROTOCOL_HOME_OLD, NODE_GONE, NODE_REMOVED)
 
 
 @callback
-def raise_issue(hass: HomeAssistant, kind: str, owner: str = "", *, entry_id: str = "", **placeholders: object) -> None:
-    """Raise one kind of issue; `owner` is the entry or subentry it is about, `entry_id` what its repair removes."""
+def raise_issue(hass: HomeAssistant, kind: str, owner: str = "", **placeholders: object) -> None:
+    """Raise one kind of issue; `owner` is the id of the entry or subentry it is about."""
+    removable = kind in _REMOVABLE
     ir.async_create_issue(
         hass,
         DOMAIN,
         _id(kind, owner),
-        data={"entry_id": entry_id} if entry_id else None,
-        is_fixable=bool(entry_id),
+        data={"entry_id": owner} if removable else None,
+        is_fixable=removable,
         severity=ir.IssueSeverity.WARNING,
         learn_more_url=f"{DOCUMENTATION}/blob/main/docs/home-assistant.md#{kind.replace('_', '-')}",
         translation_key=kind,
