@@ -3,20 +3,20 @@
 from json import JSONDecodeError
 from typing import Any, override
 
+import probatio
 from homeassistant.components import ai_task, conversation
 from homeassistant.components.ai_task.const import DEFAULT_SYSTEM_PROMPT
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.util.json import json_loads
-import probatio
 
 from . import evaluation
 from .const import AI_TASK_DATA, CONF_TIMEOUT, DEFAULT_TASK_TIMEOUT_S
 from .coordinator import EdgeAgentConfigEntry
 from .entity import ModelEntity
 from .errors import AgentError
-from .house import House
+from .house.model import House
 from .house.ground import ground
 from .house.slim import slim
 from .prompt import Prefix

@@ -1,9 +1,9 @@
 """The messages of an answer, read into text, thoughts and calls; what was lost on the way is repaired by the final."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-import json
 from typing import Any
 
 from .wire import Reply

@@ -101,7 +101,7 @@ class Connection:
         return done
 
     @callback
-    def _connected(self, connected: bool) -> None:  # noqa: FBT001 - Home Assistant's signature
+    def _connected(self, connected: bool) -> None:
         self.client.down()
         self._tell()
         if connected:

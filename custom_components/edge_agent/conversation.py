@@ -7,7 +7,8 @@ from homeassistant.config_entries import ConfigSubentry
 from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT, MATCH_ALL
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import area_registry as ar, device_registry as dr
+from homeassistant.helpers import area_registry as ar
+from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .const import (
@@ -112,7 +113,8 @@ class EdgeAgentConversation(ModelEntity, conversation.ConversationEntity, conver
             await turn.converse(user_input.language, confirm=self.options.get(CONF_CONFIRM) != CONFIRM_MODEL)
         except AgentError as error:
             self.note(error)
-            raise await error.localised(self.hass, user_input.language)
+            await error.localise(self.hass, user_input.language)
+            raise
         self.note(None)
         result = conversation.async_get_result_from_chat_log(user_input, chat_log)
         if (after := self.options.get(CONF_CONTINUE, CONTINUE_ASKED)) != CONTINUE_ASKED:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, override
+from typing import Final
 
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
@@ -18,7 +18,7 @@ _PLAIN: Final = frozenset({"busy", "cancelled", "context_overflow", "draining", 
 class AgentError(HomeAssistantError):
     """A request that a node refused or could not finish.
 
-    `code` is the wire's. Reads as English, like every translated error, until `localised` has told it the language of
+    `code` is the wire's. Reads as English, like every translated error, until `localise` has told it the language of
     whoever will hear it.
     """
 
@@ -38,15 +38,9 @@ class AgentError(HomeAssistantError):
         details = {name: value for name, value in error.details.items() if name.endswith("tokens")}
         return cls(key, code, node=node, message=error.message, **details)
 
-    async def localised(self, hass: HomeAssistant, language: str) -> AgentError:
-        """Speak that language from now on, if there is a translation; returns itself."""
-        if self.translation_key:
-            self._message = await sentence(hass, language, self.translation_key, self.translation_placeholders)
-        return self
-
-    @override
-    def __str__(self) -> str:
-        return super().__str__()
+    async def localise(self, hass: HomeAssistant, language: str) -> None:
+        """Read in this language from now on, if there is a translation."""
+        self._message = await sentence(hass, language, self.translation_key or "", self.translation_placeholders)
 
 
 async def sentence(hass: HomeAssistant, language: str, key: str, placeholders: dict[str, str] | None = None) -> str:

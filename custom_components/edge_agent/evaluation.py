@@ -1,7 +1,7 @@
 """Questions with few answers, weighed: the model does not write, it is asked how likely it would write each of them."""
 
-from collections.abc import Mapping, Sequence
 import string
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from homeassistant.components import ai_task
@@ -11,7 +11,12 @@ from .entity import ModelEntity
 from .errors import AgentError
 
 if TYPE_CHECKING:
-    from homeassistant.components.ai_task import EvaluationAnswer, EvaluationQuestion, EvaluationTask, EvaluationTaskResult
+    from homeassistant.components.ai_task import (
+        EvaluationAnswer,
+        EvaluationQuestion,
+        EvaluationTask,
+        EvaluationTaskResult,
+    )
 
 FEATURE: Final = getattr(ai_task.AITaskEntityFeature, "EVALUATE", ai_task.AITaskEntityFeature(0))
 """Nothing, before Home Assistant 2026.11."""

@@ -17,6 +17,8 @@ NODE_GONE: Final = "node_gone"
 NODE_REMOVED: Final = "node_removed"
 BROKER_OLD: Final = "broker_old"
 BROKER_OPEN: Final = "broker_open"
+_NUMBERS: Final = {CONTEXT_TOO_SMALL: {"prompt_tokens": "?", "limit_tokens": "?"}}
+"""What a node may leave unsaid, but the issue has a place for."""
 _REMOVABLE: Final = (NODE_GONE, NODE_REMOVED)
 """Their repair removes the entry."""
 _OF_NODE: Final = (PROTOCOL_NODE_OLD, PROTOCOL_HOME_OLD, NODE_GONE, NODE_REMOVED)
@@ -35,7 +37,10 @@ def raise_issue(hass: HomeAssistant, kind: str, owner: str = "", **placeholders:
         severity=ir.IssueSeverity.WARNING,
         learn_more_url=f"{DOCUMENTATION}/blob/main/docs/home-assistant.md#{kind.replace('_', '-')}",
         translation_key=kind,
-        translation_placeholders={name: str(value) for name, value in placeholders.items()},
+        translation_placeholders={
+            **_NUMBERS.get(kind, {}),
+            **{name: str(value) for name, value in placeholders.items()},
+        },
     )
 
 
@@ -59,8 +64,8 @@ def check_protocol(hass: HomeAssistant, entry_id: str, node: str, refusal: WireE
     kind = PROTOCOL_NODE_OLD if supported and max(supported) < MIN_PROTOCOL else PROTOCOL_HOME_OLD
     for each in (PROTOCOL_NODE_OLD, PROTOCOL_HOME_OLD):
         if supported and each == kind:
-            theirs = ", ".join(map(str, supported))
-            raise_issue(hass, each, entry_id, node=node, theirs=theirs, ours=f"{MIN_PROTOCOL} to {PROTOCOL}")
+            theirs, ours = (", ".join(map(str, each)) for each in (supported, range(MIN_PROTOCOL, PROTOCOL + 1)))
+            raise_issue(hass, kind, entry_id, node=node, theirs=theirs, ours=ours)
         else:
             clear_issue(hass, each, entry_id)
 

@@ -4,14 +4,24 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from homeassistant.components.conversation import ConversationInput
 from homeassistant.components.homeassistant.exposed_entities import async_listen_entity_updates
 from homeassistant.const import EVENT_STATE_CHANGED
-from homeassistant.core import EventStateChangedData, HomeAssistant, callback
+from homeassistant.core import Context, EventStateChangedData, HomeAssistant, callback
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import (
     area_registry as ar,
+)
+from homeassistant.helpers import (
     device_registry as dr,
+)
+from homeassistant.helpers import (
     entity_registry as er,
+)
+from homeassistant.helpers import (
     floor_registry as fr,
+)
+from homeassistant.helpers import (
     llm,
     template,
 )
@@ -19,7 +29,7 @@ from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.start import async_at_started
 
 from .const import DOMAIN, LOGGER
-from .house import House
+from .house.model import House
 from .house.ground import ground
 from .house.survey import take
 from .prompt import Prefix, common_lines
@@ -90,8 +100,14 @@ class PrefixKeeper:
                 self._stale = True
         async with self._lock:
             if self._prefix is None or self._stale:
-                self._stale = False
-                self._prefix = await self._write()
+                try:
+                    self._stale = False
+                    self._prefix = await self._write()
+                except HomeAssistantError:
+                    self._stale = True
+                    if llm_api is None:
+                        raise
+                    return self._own(llm_api)
         return self._prefix
 
     async def _renew(self) -> None:
@@ -121,6 +137,12 @@ class PrefixKeeper:
             await asyncio.sleep(0)  # Each takes some milliseconds, and others wait for the loop.
         return Prefix(common_lines(texts), ground([*tools.values()], serializer, house), house)
 
+    def _own(self, api: llm.APIInstance) -> Prefix:
+        """The prefix of one conversation: an API for administrators is given to nobody in particular."""
+        house = take(self._hass, ASSISTANT)
+        system = f"{self._instructions(api.llm_context)}\n{api.api_prompt}".strip()
+        return Prefix(system, ground(api.tools, api.custom_serializer, house), house)
+
     def _devices(self) -> list[str]:
         """Satellites: what differs between them is no part of the prefix, and all their tools are."""
         registry = er.async_get(self._hass)
@@ -128,19 +150,25 @@ class PrefixKeeper:
         return sorted({each for each in found if each} | self._satellites)[:_SATELLITES]
 
     def _context(self, device_id: str | None) -> llm.LLMContext:
-        return llm.LLMContext(
-            platform=DOMAIN,
-            context=None,
-            language=self._hass.config.language,
-            assistant=ASSISTANT,
+        """The context of somebody who speaks from this device, as this version of Home Assistant makes it."""
+        return ConversationInput(
+            text="",
+            context=Context(),
+            conversation_id=None,
             device_id=device_id,
+            satellite_id=None,
+            language=self._hass.config.language,
             agent_id=self._agent_id,
-        )
+        ).as_llm_context(DOMAIN)
 
     def _instructions(self, context: llm.LLMContext) -> str:
+        """The user's prompt, unless it looks at states or at the clock: then it is no part of a prefix."""
         variables = {"ha_name": self._hass.config.location_name, "user_name": None, "llm_context": context}
-        text: str = template.Template(self._prompt, self._hass).async_render(variables, parse_result=False)
-        return text
+        info = template.Template(self._prompt, self._hass).async_render_to_info(variables, parse_result=False)
+        watches = (info.has_time, info.all_states, info.all_states_lifecycle, info.domains, info.domains_lifecycle)
+        if info.exception or info.entities or any(watches):
+            return ""  # A prompt that cannot be rendered is reported by the conversation that needs it.
+        return str(info.result())
 
 
 @callback

@@ -13,7 +13,7 @@ from typing import Any
 from homeassistant.components import conversation
 from homeassistant.helpers.json import json_dumps
 
-from .house import House
+from .house.model import House
 from .house.ground import Grounded
 
 type Message = dict[str, Any]

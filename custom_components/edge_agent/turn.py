@@ -121,11 +121,15 @@ class Turn:
 
     def _call(self, call: Call, around: Round) -> llm.ToolInput:
         """The call as Home Assistant takes it, put right where the model got it nearly right."""
+        grounded, external = self.prefix.grounded, False
         try:
-            name, arguments = repair.call(self.prefix.grounded, self.prefix.house, call.name, call.arguments, self.area)
-            external = False
+            called = repair.tool_name(call.name, grounded.names)
+            if called is None:
+                raise repair.Impossible(f"there is no tool {call.name}")
+            name, schema = grounded.names[called], grounded.parameters(called)
+            arguments = repair.arguments(schema, call.arguments, self.prefix.house, defs=grounded.defs, area=self.area)
         except repair.Impossible as problem:
-            name, arguments, external = call.name, repair.readable(call.arguments), True
+            name, arguments, external = call.name, {"given": call.arguments}, True
             around.impossible[call.id] = str(problem)
         around.calls[call.id] = llm.ToolInput(name, arguments, id=call.id, external=external)
         return around.calls[call.id]
