@@ -16,9 +16,10 @@ from .const import AI_TASK_DATA, CONF_TIMEOUT, DEFAULT_TASK_TIMEOUT_S
 from .coordinator import EdgeAgentConfigEntry
 from .entity import ModelEntity
 from .errors import AgentError
-from .house.model import House
 from .house.ground import ground
+from .house.model import House
 from .house.slim import slim
+from .house.survey import take
 from .prompt import Prefix
 
 PARALLEL_UPDATES = 0
@@ -44,7 +45,8 @@ class EdgeAgentTask(ModelEntity, ai_task.AITaskEntity):
     ) -> ai_task.GenDataTaskResult:
         if task.attachments:
             raise AgentError("attachments")
-        turn = self.turn(chat_log, _prefix(chat_log), area=None, priority="normal", timeout_s=self._timeout_s)
+        prefix = _prefix(self.hass, chat_log)
+        turn = self.turn(chat_log, prefix, area=None, priority="normal", timeout_s=self._timeout_s)
         try:
             answer = await turn.complete(**_format(task, chat_log.llm_api))
         except AgentError as error:
@@ -67,11 +69,14 @@ class EdgeAgentTask(ModelEntity, ai_task.AITaskEntity):
         return float(self.options.get(CONF_TIMEOUT, DEFAULT_TASK_TIMEOUT_S))
 
 
-def _prefix(chat_log: conversation.ChatLog) -> Prefix:
+def _prefix(hass: HomeAssistant, chat_log: conversation.ChatLog) -> Prefix:
     """What all tasks with these tools begin with; the date and the time, which Home Assistant adds, come later."""
     api = chat_log.llm_api
-    tools = ground(api.tools if api else (), api.custom_serializer if api else None, House())
-    return Prefix(f"{DEFAULT_SYSTEM_PROMPT}\n{api.api_prompt if api else ''}".strip(), tools, House())
+    if api is None:
+        return Prefix(DEFAULT_SYSTEM_PROMPT, ground((), None, House()), House())
+    house = take(hass, api.llm_context.assistant)
+    tools = ground(api.tools, api.custom_serializer, house)
+    return Prefix(f"{DEFAULT_SYSTEM_PROMPT}\n{api.api_prompt}".strip(), tools, house)
 
 
 def _format(task: ai_task.GenDataTask, api: llm.APIInstance | None) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.start import async_at_started
 
 from .const import DOMAIN, LOGGER
-from .house.model import House
 from .house.ground import ground
+from .house.model import House
 from .house.survey import take
 from .prompt import Prefix, common_lines
 

@@ -13,8 +13,8 @@ from typing import Any
 from homeassistant.components import conversation
 from homeassistant.helpers.json import json_dumps
 
-from .house.model import House
 from .house.ground import Grounded
+from .house.model import House
 
 type Message = dict[str, Any]
 

@@ -182,8 +182,8 @@ async def test_markdown_and_emoji_are_not_spoken(hass: HomeAssistant, agent: Nod
 @pytest.mark.parametrize(
     ("code", "language", "words"),
     [
-        ("busy", "en", "busy"),
-        ("rate_limited", "en", "busy"),
+        ("busy", "en", "too much to do"),
+        ("rate_limited", "en", "too much to do"),
         ("draining", "en", ""),
         ("engine_failed", "en", "no"),
         ("expired", "de", ""),
