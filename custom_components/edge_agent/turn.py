@@ -13,7 +13,8 @@ from .client import Client
 from .const import MAX_ROUNDS
 from .errors import AgentError, sentence, wire_errors
 from .house import repair
-from .house.speech import Done, Speakable, confirmation
+from .house.confirm import Done, confirmation
+from .house.speech import Speakable
 from .prompt import Prefix, messages
 
 type Delta = conversation.AssistantContentDeltaDict | conversation.ToolResultContentDeltaDict

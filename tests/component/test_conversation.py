@@ -78,7 +78,7 @@ async def test_it_is_heard_while_it_is_written(hass: HomeAssistant, agent: Node)
     ):
         task = hass.async_create_task(converse(hass, "Talk", conversation_id=session.conversation_id))
         await first.wait()
-        assert [delta.get("content") for delta in heard if delta.get("content")] == ["First words, "]
+        assert [delta.get("content") for delta in heard if delta.get("content")] == ["First words,"]
         go.set()
         assert spoken(await task) == "First words, then more."
 
@@ -88,7 +88,7 @@ async def test_the_model_acts_and_a_sentence_confirms_it_without_asking_again(ha
     result = await converse(hass, "Turn on the ceiling lamp")
     await hass.async_block_till_done()
     assert hass.states.get("light.ceiling_lamp").state == "on"
-    assert spoken(result) == "Turned on the Ceiling lamp."
+    assert spoken(result) == "Turned on the ceiling lamp."
     assert len(chats(agent)) == 1
 
 
