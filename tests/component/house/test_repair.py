@@ -224,15 +224,27 @@ def test_a_name_is_never_taken_for_a_neighbours(given: str, name: str | None) ->
             {"name": "Bedroom Lamp"},
             id="a clear name and invented slots",
         ),
-        pytest.param("on", {"name": "tv", "area": "lounge"}, {"name": "TV", "area": "lounge"}, id="an area that agrees"),
-        pytest.param("on", {"name": "TV", "domain": "media player"}, {"name": "TV"}, id="an unknown domain"),
-        pytest.param("on", {"name": "TV", "domain": "media_player"}, {"name": "TV", "domain": ["media_player"]}, id="list"),
-        pytest.param("on", {"area": "Office", "domain": "lights"}, {"area": "Office", "domain": ["light"]}, id="plural"),
         pytest.param(
-            "on", {"area": "Office", "domain": '["light"]'}, {"area": "Office", "domain": ["light"]}, id="a list as text"
+            "on", {"name": "tv", "area": "lounge"}, {"name": "TV", "area": "lounge"}, id="an area that agrees"
+        ),
+        pytest.param("on", {"name": "TV", "domain": "media player"}, {"name": "TV"}, id="an unknown domain"),
+        pytest.param(
+            "on", {"name": "TV", "domain": "media_player"}, {"name": "TV", "domain": ["media_player"]}, id="list"
         ),
         pytest.param(
-            "on", {"area": "Office", "domain": "light, cover"}, {"area": "Office", "domain": ["light", "cover"]}, id="two"
+            "on", {"area": "Office", "domain": "lights"}, {"area": "Office", "domain": ["light"]}, id="plural"
+        ),
+        pytest.param(
+            "on",
+            {"area": "Office", "domain": '["light"]'},
+            {"area": "Office", "domain": ["light"]},
+            id="a list as text",
+        ),
+        pytest.param(
+            "on",
+            {"area": "Office", "domain": "light, cover"},
+            {"area": "Office", "domain": ["light", "cover"]},
+            id="two",
         ),
         pytest.param(
             "on",
@@ -247,21 +259,27 @@ def test_a_name_is_never_taken_for_a_neighbours(given: str, name: str | None) ->
             id="the domain once more",
         ),
         pytest.param("on", {"name": "all lights"}, {"domain": ["light"]}, id="all of a kind"),
-        pytest.param("on", {"name": "kitchen lights"}, {"area": "Kitchen", "domain": ["light"]}, id="a kind in an area"),
+        pytest.param(
+            "on", {"name": "kitchen lights"}, {"area": "Kitchen", "domain": ["light"]}, id="a kind in an area"
+        ),
         pytest.param(
             "on", {"name": "lights in the living room"}, {"area": "Living Room", "domain": ["light"]}, id="in words"
         ),
         pytest.param("on", {"name": "all", "domain": ["light"]}, {"domain": ["light"]}, id="all, with its domain"),
         pytest.param("light", {"name": "all", "brightness": 5}, {"brightness": 5}, id="all, of a tool for one domain"),
-        pytest.param("light", {"name": "kitchen lights", "color": "red"}, {"area": "Kitchen", "color": "red"}, id="bound"),
+        pytest.param(
+            "light", {"name": "kitchen lights", "color": "red"}, {"area": "Kitchen", "color": "red"}, id="bound"
+        ),
         pytest.param("on", {"entity_id": "cover.garage"}, {"name": "Garage Door"}, id="a slot by another name"),
         pytest.param("on", {"Name": "TV", "room": ""}, {"name": "TV"}, id="a slot in another case"),
-        pytest.param("on", {"name": "TV", "state": "on", "area": None, "floor": " "}, {"name": "TV"}, id="needless slots"),
+        pytest.param(
+            "on", {"name": "TV", "state": "on", "area": None, "floor": " "}, {"name": "TV"}, id="needless slots"
+        ),
         pytest.param("on", {"name": "", "area": "Office", "domain": []}, {"area": "Office"}, id="empty slots"),
         pytest.param("on", '"{\\"name\\": \\"tv\\"}"', {"name": "TV"}, id="text in text"),
         pytest.param("on", None, {}, id="nothing"),
     ],
-)  # fmt: skip
+)
 def test_slots_that_say_where_and_what_are_brought_to_agree(tool: str, given: Any, expected: dict[str, Any]) -> None:
     assert repaired(tool, given) == expected
 
