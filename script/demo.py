@@ -44,9 +44,17 @@ def told(what: str, detail: str) -> None:
     console.print(f"[green]✓[/] [bold]{what:7}[/] {detail}")
 
 
-def prepare(folder: Path, port: int) -> config.Config:
-    """Write the agent's configuration, and see that its model is here."""
-    settings = config.load(agents.configured(folder, NODE, port), os.environ)
+def show(error: Exception, folder: Path) -> None:
+    """What went wrong, and the logs of everything that took part."""
+    console.print(f"[red]✗[/] {error or type(error).__name__}", soft_wrap=True)
+    for log in sorted(folder.glob("*.log")):
+        if text := log.read_text(encoding="utf-8", errors="replace").strip():
+            console.print(f"\n{log.name}:\n{text[-4000:]}", markup=False, soft_wrap=True)
+
+
+def prepare(file: Path) -> config.Config:
+    """Load the agent's configuration, and see that its model is here."""
+    settings = config.load(file, os.environ)
     if registry.needs_model(settings.engine.name):
         found = catalogue.resolve(settings.model, catalogue.load(settings.models))
         title = found.name if isinstance(found, Path) else found.title
@@ -103,15 +111,13 @@ def main() -> int:
         try:
             with private_broker(folder) as port:
                 told("broker", f"mosquitto on 127.0.0.1:{port}")
-                asyncio.run(demo(arguments, prepare(folder, port)))
+                file = agents.configured(folder, NODE, {"host": "127.0.0.1", "port": port})
+                asyncio.run(demo(arguments, prepare(file)))
         except (KeyboardInterrupt, asyncio.CancelledError):
             console.print("\nstopped")
             return 130
         except (Ended, OperatorError, WireError) as error:
-            console.print(f"[red]✗[/] {error}", soft_wrap=True)
-            for log in sorted(folder.glob("*.log")):
-                if text := log.read_text(encoding="utf-8", errors="replace").strip():
-                    console.print(f"\n{log.name}:\n{text[-4000:]}", markup=False, soft_wrap=True)
+            show(error, folder)
             return 1
     return 0
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from edge_agent import config
 from edge_agent.client import Client
-from edge_agent.config import Broker
 from edge_agent.connection import connect
 from home.process import Ended, Process, process
 
 
-def configured(folder: Path, node: str, port: int, **sections: Any) -> Path:
-    """Write the configuration of a node on the broker at this port."""
+def configured(folder: Path, node: str, broker: Mapping[str, Any], **sections: Any) -> Path:
+    """Write the configuration of a node: its broker and whatever else it says."""
     file = folder / f"{node}.yaml"
-    settings = {"node": node, "broker": {"host": "127.0.0.1", "port": port, "reconnect_max_s": 1}, **sections}
+    settings = {"node": node, "broker": {**broker, "reconnect_max_s": 1}, **sections}
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return file
 
@@ -56,9 +57,10 @@ async def _presence(client: Client, node: str) -> str:
 
 
 @asynccontextmanager
-async def serving(file: Path, port: int) -> AsyncIterator[Process]:
-    """Run the node of a configuration, named as the file; yields once it is ready."""
+async def serving(file: Path) -> AsyncIterator[Process]:
+    """Run the node of a configuration; yields once it is ready."""
+    settings = config.load(file, os.environ)
     async with started(file) as running:
-        async with connect(Broker(port=port), f"watch-{file.stem}") as client:
-            await ready(client, file.stem, running)
+        async with connect(settings.broker, f"watch-{settings.node}") as client:
+            await ready(client, settings.node, running)
         yield running

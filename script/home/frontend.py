@@ -157,22 +157,26 @@ class Home:
             step = await self.answer(step["flow_id"], answer, path)
         return step
 
-    async def discovered(self, handler: str, patience_s: float = _PATIENCE_S) -> JSON:
+    async def discovered(self, handler: str, unique_id: str | None = None, patience_s: float = _PATIENCE_S) -> JSON:
         """Wait until something offers to be set up by this integration; the flow that does."""
         async with self.subscription("config_entries/flow/subscribe") as events, asyncio.timeout(patience_s):
             while True:
                 for change in await events.get():
                     flow: JSON = change.get("flow") or {}
-                    if change["type"] != "removed" and flow.get("handler") == handler:
+                    mine = flow.get("handler") == handler and unique_id in (None, flow["context"].get("unique_id"))
+                    if change["type"] != "removed" and mine:
                         return flow
 
-    async def entry(self, domain: str, state: str = "loaded", patience_s: float = _PATIENCE_S) -> JSON:
-        """Wait until an entry of this domain is in this state."""
+    async def entry(
+        self, domain: str, state: str = "loaded", *, entry_id: str | None = None, patience_s: float = _PATIENCE_S
+    ) -> JSON:
+        """Wait until an entry of this domain, or the one named, is in this state."""
         async with self.subscription("config_entries/subscribe") as events, asyncio.timeout(patience_s):
             while True:
                 for change in await events.get():
                     entry: JSON = change["entry"]
-                    if change["type"] != "removed" and (entry["domain"], entry["state"]) == (domain, state):
+                    mine = (entry["domain"], entry["state"]) == (domain, state)
+                    if change["type"] != "removed" and mine and entry_id in (None, entry["entry_id"]):
                         return entry
 
     # Assist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,13 +57,30 @@ async def expose(home: Home, entities: list[str]) -> None:
         await home.call("homeassistant/expose_entity", assistants=[ASSISTANT], entity_ids=some, should_expose=shown)
 
 
-async def connect_mqtt(home: Home, port: int) -> JSON:
+async def connect_mqtt(home: Home, login: Mapping[str, Any]) -> JSON:
     """Add the broker through MQTT's own config flow; its entry, once loaded."""
+    account = {"broker": login["host"], **{key: login[key] for key in ("port", "username", "password")}}
     plain = {"set_ca_cert": "off", "set_client_cert": False}
-    step = await home.flow("mqtt", {"broker": "127.0.0.1", "port": port, "other_settings": plain})
+    step = await home.flow("mqtt", {**account, "other_settings": plain})
     if step["type"] != "create_entry":
         raise Refused(step["type"], str(step["errors"]))
     return await home.entry("mqtt")
+
+
+async def set_up(home: Home, node: str) -> JSON:
+    """Set up the node that Home Assistant has discovered, agreeing to everything; its entry, once loaded."""
+    flow = await home.discovered("edge_agent", f"edge_agent/{node}")
+    step = await home.answer(flow["flow_id"], {})
+    if step["type"] != "create_entry":
+        raise Refused(step["type"], str(step.get("errors") or step.get("reason")))
+    return await home.entry("edge_agent", entry_id=step["result"]["entry_id"])
+
+
+async def entities(home: Home, entry: JSON, domain: str) -> list[str]:
+    """The entities of one domain that an entry has brought."""
+    entries = await home.call("config/entity_registry/list")
+    mine = (each["entity_id"] for each in entries if each["config_entry_id"] == entry["entry_id"])
+    return [entity for entity in mine if entity.startswith(f"{domain}.")]
 
 
 async def assistant(home: Home, agent: str, *, preferred: bool = True, local: bool = False) -> str:

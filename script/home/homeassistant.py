@@ -20,6 +20,7 @@ from home.frontend import Home, signed_in
 from home.process import Process, process
 
 ROOT: Final = Path(__file__).parents[2]
+COMPONENTS: Final = ROOT / "custom_components"
 PROGRAM: Final = ROOT / ".venv-home/bin/hass"
 USER: Final = "demo"
 PASSWORD: Final = "demo"  # noqa: S105 - printed for whoever looks at it, on loopback
@@ -60,7 +61,7 @@ async def home_assistant(folder: Path, port: int | None = None) -> AsyncIterator
 
 def _prepare(folder: Path, port: int) -> None:
     shutil.copytree(shipped("homeassistant/demo"), folder, dirs_exist_ok=True)
-    (folder / "custom_components").symlink_to(ROOT / "custom_components")
+    (folder / "custom_components").symlink_to(COMPONENTS)
     blueprints = folder / "blueprints"
     blueprints.mkdir()
     for domain in ("automation", "script"):
