@@ -50,7 +50,7 @@ async def set_up(home: Home, mqtt: Broker) -> None:
     await furnish.connect_mqtt(home, mqtt.login(HOME))
     entry = await furnish.set_up(home, NODE)
     [agent] = await furnish.entities(home, entry, "conversation")
-    await furnish.assistant(home, agent)
+    await furnish.assistant(home, agent, local=True)
     told("set up", f"the node was discovered; {agent} is the preferred assistant")
 
 
