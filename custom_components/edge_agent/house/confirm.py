@@ -129,7 +129,7 @@ def _told(done: Done, spoken: Language) -> _Told | None:
         return None
     places = tuple((str(each["type"]), each["name"]) for each in success if each["type"] in ("area", "floor"))
     words = _words(intent, done.arguments, places, spoken)
-    return words and _Told(_verb(intent, things, done.arguments), things, places, words)
+    return None if words is None else _Told(_verb(intent, things, done.arguments), things, places, words)
 
 
 def _verb(intent: str, things: Sequence[tuple[str, str]], arguments: Mapping[str, Any]) -> str:

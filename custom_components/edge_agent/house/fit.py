@@ -182,7 +182,7 @@ def _number(value: Any, schema: Schema, _: Schema, slot: str) -> float:
     if whole and (low, high) == (0, 100) and 0 < number < 1:
         number *= 100  # A share of one; rounded to a whole percentage, it would be none or all.
     rounded = math.floor(number + 0.5) if whole else number
-    within = min(max(rounded, low), high)
+    within: float = min(max(rounded, low), high)
     if abs(number - within) >= 1:
         bounds = [f"at least {low}"] * (low > -math.inf) + [f"at most {high}"] * (high < math.inf)
         raise Impossible(f"{slot} must be {' and '.join(bounds)}, not {value}")

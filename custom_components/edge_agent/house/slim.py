@@ -70,7 +70,7 @@ def _merged(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _kinds(schema: Mapping[str, Any]) -> list[str]:
     kind = schema.get("type")
-    kinds: list[str] = [each for each in (kind if isinstance(kind, list) else [kind]) if each in _TYPES]
+    kinds = [str(each) for each in (kind if isinstance(kind, list) else [kind]) if each in _TYPES]
     if not kinds and "properties" in schema:
         return ["object"]
     return kinds

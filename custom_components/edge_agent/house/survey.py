@@ -28,7 +28,7 @@ def take(hass: HomeAssistant, assistant: str = "conversation") -> House:
             areas[area.name] = tuple(sorted(area.aliases))
         if floor:
             floors[floor.name] = tuple(sorted(floor.aliases))
-        things.append(_thing(hass, state, entry, area and area.name, floor and floor.name))
+        things.append(_thing(hass, state, entry, area.name if area else None, floor.name if floor else None))
     return House(
         things=tuple(sorted(things, key=lambda thing: (thing.name, thing.entity_id))),
         areas=dict(sorted(areas.items())),

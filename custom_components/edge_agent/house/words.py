@@ -106,11 +106,12 @@ def pick(text: str, options: Iterable[str]) -> str | None:
     if text in listed:
         return text
     words = plain(text)
-    for meant in (
+    tests: tuple[Callable[[str], bool], ...] = (
         lambda option: squeezed(option) == squeezed(text),
         lambda option: same(plain(option), words, is_plural),
         lambda option: same(plain(option), words, is_typo),
-    ):
+    )
+    for meant in tests:
         if found := [option for option in listed if meant(option)]:
             return found[0] if len(found) == 1 else None
     return None
