@@ -17,8 +17,8 @@ from .model import House, Thing
 from .slim import slim
 
 PREFIX: Final = "#/$defs/"
-_LARGEST: Final = 8_192
-"""Characters of one list of names: three such lists and all tools of Assist still make a grammar the agent takes."""
+_LARGEST: Final = 16_384
+"""Characters of all definitions together: the agent takes a grammar of four times as many, tools included."""
 _READABLE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RESERVED: Final = frozenset({"none", "auto", "required"})
 """Choices of a request's `tool_choice`, so no names of tools."""
@@ -59,7 +59,7 @@ def ground(tools: Sequence[llm.Tool], serializer: Callable[[Any], Any] | None, h
     functions = [{"type": "function", "function": function} for function in functions]
     return Grounded(
         tools=tuple(sorted(functions, key=lambda tool: tool["function"]["name"])),
-        defs=dict(sorted(defs.items())),
+        defs=_bounded(defs),
         names={names[tool.name]: tool.name for tool in ordered},
     )
 
@@ -193,8 +193,7 @@ class _Ground:
         listed = sorted(value for value in values if value)
         if not listed:
             return None
-        large = sum(map(len, listed)) > _LARGEST
-        self.defs[name] = {"type": "string"} if large else {"type": "string", "enum": listed}
+        self.defs[name] = {"type": "string", "enum": listed}
         return {"$ref": f"{PREFIX}{name}"}
 
 
@@ -223,6 +222,15 @@ def _grounded(parameters: Mapping[str, Any], ground: _Ground) -> dict[str, Any]:
         if grounded is not None or slot in required:
             properties[slot] = schema if grounded is None else grounded
     return {**parameters, "properties": properties} if properties else _NOTHING
+
+
+def _bounded(defs: Mapping[str, Any]) -> dict[str, Any]:
+    """The definitions, sorted; in a house with too many names, the longest lists give way to any text."""
+    sizes = {name: sum(map(len, schema["enum"])) for name, schema in sorted(defs.items())}
+    free = set[str]()
+    while sum(size for name, size in sizes.items() if name not in free) > _LARGEST:
+        free.add(max(sizes.keys() - free, key=lambda name: (sizes[name], name)))
+    return {name: {"type": "string"} if name in free else defs[name] for name in sizes}
 
 
 def _called(places: Mapping[str, tuple[str, ...]]) -> set[str]:

