@@ -31,13 +31,24 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What the written text must match: a JSON schema, or else a regular expression; exactly one of the two.
+    """What the written text must match: a JSON schema, a regular expression or `calls`; exactly one of the three.
 
-    The schema is JSON text with every `$ref` resolved inside it. Engines with `constrained` obey it token by token.
+    A schema is JSON text with every `$ref` resolved inside it. Engines with `constrained` obey it token by token.
     """
 
     json_schema: str | None = None
     regex: str | None = None
+    calls: str | None = None
+    """The tools that free text may call: a JSON schema whose properties are their names and what each one takes.
+
+    The text may begin with reasoning in `<think>` tags. The answer itself begins like no call unless it is one, in
+    `<tool_call>` tags or bare, and whatever stands in `<tool_call>` tags is a call that fits, behind which nothing but
+    further calls may stand. Only a tool whose schema the engine cannot enforce is called with any object.
+    """
+    several: bool = True
+    """Whether there may be more than one call."""
+    thinking: bool = False
+    """The prompt has opened `<think>`, so the text begins inside it."""
     param: str | None = "response_format"
     """The field of the request that it comes from; None when it is several."""
 

@@ -17,6 +17,9 @@ The runtime's matcher needs 0.1 s for a token at 128, and 1 s at 1,024.
 _ENDLESS: Final = 9
 """What a repetition without end counts for: more than the root of `COUNTED`, so that none holds another."""
 
+_CODE: Final = r"\U"
+_DELETE: Final = 0x7F
+"""The first character behind the printable ones of ASCII."""
 _CLASSES: Final = {
     "CATEGORY_DIGIT": "0-9",
     "CATEGORY_WORD": "a-zA-Z0-9_",
@@ -25,8 +28,13 @@ _CLASSES: Final = {
 
 
 def literal(text: str) -> str:
-    """Give text as an EBNF string."""
-    return '"' + "".join(map(_escaped, text)) + '"'
+    """Give text as EBNF: a string, or several where one would be misread.
+
+    The runtime prints the grammar and reads it again. Between the two, a hexadecimal digit behind a character that is
+    no printable ASCII becomes part of that one's code, so they never stand side by side in a string or a set.
+    """
+    pieces = re.split(r"(?<=[^ -~])(?=[0-9a-fA-F])", text)
+    return " ".join('"' + "".join(map(_escaped, piece)) + '"' for piece in pieces)
 
 
 def _escaped(char: str) -> str:
@@ -98,16 +106,24 @@ def _repeated(value: Any) -> str:
     return f"({_sequence(inner)}){times(low, None if str(high) == 'MAXREPEAT' else high, COUNTED)}"
 
 
-def _member(kind: str, value: Any) -> str:
+def _set(members: Any) -> str:
+    written = [part for kind, value in members for part in _member(str(kind), value)]
+    # Codes stand last, where no digit can follow one: `literal` says why.
+    return f"[{''.join(sorted(written, key=lambda part: part != '^' and 1 + part.startswith(_CODE)))}]"
+
+
+def _member(kind: str, value: Any) -> list[str]:
     match kind:
         case "NEGATE":
-            return "^"
+            return ["^"]
         case "LITERAL":
-            return _class_char(value)
+            return [_class_char(value)]
+        case "RANGE" if value[0] < _DELETE < value[1]:
+            return [*_member(kind, (value[0], _DELETE - 1)), *_member(kind, (_DELETE, value[1]))]
         case "RANGE":
-            return f"{_class_char(value[0])}-{_class_char(value[1])}"
+            return [f"{_class_char(value[0])}-{_class_char(value[1])}"]
         case "CATEGORY" if str(value) in _CLASSES:
-            return _CLASSES[str(value)]
+            return [_CLASSES[str(value)]]
     raise refused(f"{str(value).lower().replace('_', ' ')} in a set of characters")
 
 
@@ -121,7 +137,7 @@ _NODES: Final[Mapping[str, Callable[[Any], str]]] = {
     "LITERAL": lambda code: literal(chr(code)),
     "NOT_LITERAL": lambda code: f"[^{_class_char(code)}]",
     "ANY": lambda _: r"[^\n]",
-    "IN": lambda members: f"[{''.join(_member(str(kind), value) for kind, value in members)}]",
+    "IN": _set,
     "BRANCH": lambda value: f"({' | '.join(_sequence(each) for each in value[1])})",
     "SUBPATTERN": lambda value: f"({_sequence(value[3])})",
     "MAX_REPEAT": _repeated,

@@ -23,10 +23,10 @@ _DEEPEST: Final = 64
 _LISTED: Final = 1024
 """A range of whole numbers up to this size is spelled out, and so are the items of a list."""
 
-_BASE: Final = r"""
+_JSON: Final = r"""
 json_value ::= json_object | json_array | json_string | json_number | "true" | "false" | "null"
-json_object ::= "{" (json_string ":" json_value ("," json_string ":" json_value)*)? "}"
-json_array ::= "[" (json_value ("," json_value)*)? "]"
+json_object ::= "{" (json_string COLON json_value (COMMA json_string COLON json_value)*)? "}"
+json_array ::= "[" (json_value (COMMA json_value)*)? "]"
 json_string ::= "\"" json_char* "\""
 json_char ::= [^"\\\x00-\x1f\x7f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})
 json_natural ::= "0" | [1-9] [0-9]{0,14}
@@ -34,6 +34,25 @@ json_integer ::= "-"? json_natural
 json_fraction ::= "." [0-9]{1,9}
 json_number ::= "-"? json_natural json_fraction?
 """
+_FREE: Final = r"""
+opened ::= TagDispatch(("</think>", spoken), stop_eos=true, loop_after_dispatch=false)
+spoken ::= space answer?
+space ::= [ \t\r\n]{0,2}
+answer ::= "<tool_call>" tagged | bare | first text
+first ::= [^ \t\r\n{[<`] | "<" ([^t<] | "t" [^ho<]) | "`" "`"? [^`<]
+text ::= TagDispatch(("<tool_call>", tagged), stop_eos=true, loop_after_dispatch=false)
+"""
+"""Text that calls no tool without a rule for it; it may end anywhere.
+
+`TagDispatch` is the runtime's own: any text, until a tag hands over to a rule. One that was spelled out in rules would
+grow with every character. The white space that an answer begins with is bounded, because nothing comes of more.
+"""
+_MORE_CALLS: Final = 15
+"""After the first one: a small model may go on calling until its tokens are used up, and every call would be made."""
+_TAGGED: Final = r'"\n" call "\n</tool_call>"'
+_COMPACT: Final = (",", ":")
+_SPACED: Final = (", ", ": ")
+"""What stands between the parts of JSON; in calls as models were trained to write them, never white space at will."""
 _SILENT: Final = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format"}
     | {"$schema", "$id", "$comment", "$defs", "definitions", "strict"}
@@ -54,6 +73,8 @@ def ebnf(constraint: Constraint) -> str:
     try:
         if constraint.regex is not None:
             text = f"root ::= {expression(constraint.regex)}\n"
+        elif constraint.calls is not None:
+            return _Schema(constraint.calls, _SPACED).calls(several=constraint.several, thinking=constraint.thinking)
         else:
             text = _Schema(constraint.json_schema or "").grammar()
         if len(text) > _LONGEST:
@@ -67,23 +88,56 @@ def ebnf(constraint: Constraint) -> str:
 class _Schema:
     """One JSON schema on its way to rules."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, marks: tuple[str, str] = _COMPACT) -> None:
         try:
             self._root = json.loads(source)
         except ValueError as error:
             raise RequestRefused(f"the schema is not JSON: {error}") from error
         self._rules: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        """Of rules, by what they say: the same is said once, for the runtime reads a grammar at every request."""
         self._refs: dict[str, str] = {}
         self._opened: set[str] = set()
+        self._marks = marks
+        self._comma, self._colon = map(literal, marks)
 
     def grammar(self) -> str:
-        root = self._expression(self._root, 0)
-        return "".join(f"{name} ::= {rule}\n" for name, rule in {"root": root, **self._rules}.items()) + _BASE
+        return self._written({"root": self._expression(self._root, 0)})
+
+    def calls(self, *, several: bool, thinking: bool) -> str:
+        """Free text in which tools may be called, by the schema's properties."""
+        tools = self._one_of(self._call(name, each) for name, each in self._root["properties"].items())
+        more = times(0, _MORE_CALLS if several else 0, _MORE_CALLS)
+        rules = {
+            "root": "opened" if thinking else 'space ("<think>" opened | answer)?',
+            "call": rf'"{{\"name\": \"" {tools} "}}"',
+            "bare": f'call ("\\n" call){more}',
+            "tagged": f'{_TAGGED} ("\\n<tool_call>" {_TAGGED}){more}',
+        }
+        return self._written(rules) + _FREE
+
+    def _call(self, name: str, arguments: Any) -> str:
+        """From the tool's name on; arguments that cannot be enforced, or make the grammar too long, are any object."""
+        rules, names, refs = dict(self._rules), dict(self._names), dict(self._refs)
+        head = rf'{literal(name)} "\", \"arguments\": "'
+        try:
+            rule = self._rule(f"{head} {self._expression(arguments, 0)}")
+            if sum(map(len, self._rules.values())) > _LONGEST:
+                raise refused("so long a schema")
+        except Unsupported:
+            self._rules, self._names, self._refs, self._opened = rules, names, refs, set()
+            rule = self._rule(f"{head} json_object")
+        return rule
+
+    def _written(self, rules: Mapping[str, str]) -> str:
+        base = _JSON.replace("COMMA", self._comma).replace("COLON", self._colon)
+        return "".join(f"{name} ::= {rule}\n" for name, rule in {**rules, **self._rules}.items()) + base
 
     def _rule(self, text: str) -> str:
-        name = f"rule_{len(self._rules)}"
-        self._rules[name] = text
-        return name
+        if text not in self._names:
+            self._names[text] = name = f"rule_{len(self._rules)}"
+            self._rules[name] = text
+        return self._names[text]
 
     def _expression(self, schema: Any, depth: int) -> str:
         if depth > _DEEPEST:
@@ -108,7 +162,8 @@ class _Schema:
             return self._referred(value, kinds, depth)
         if keyword in ("enum", "const"):
             values = value if keyword == "enum" else [value]
-            return self._one_of(_text(each) for each in values if not kinds or any(_is(each, kind) for kind in kinds))
+            fitting = (each for each in values if not kinds or any(_is(each, kind) for kind in kinds))
+            return self._one_of(map(self._text, fitting))
         return self._one_of(self._expression(_narrowed(each, kinds), depth + 1) for each in value)
 
     def _typed(self, schema: Mapping[str, Any], kind: str, depth: int) -> str:
@@ -117,7 +172,7 @@ class _Schema:
                 return self._object(schema, depth)
             case "array":
                 item = self._rule(self._inside(schema.get("items", True), depth))
-                return f'"[" {_list_of(item, *_bounds(schema, "minItems", "maxItems"))} "]"'
+                return f'"[" {self._list_of(item, *_bounds(schema, "minItems", "maxItems"))} "]"'
             case "string" if "minLength" in schema or "maxLength" in schema:
                 return rf'"\"" json_char{times(*_bounds(schema, "minLength", "maxLength"), COUNTED)} "\""'
             case "integer" | "number":
@@ -132,13 +187,13 @@ class _Schema:
         others = schema.get("additionalProperties", True)
         if unknown := required - properties.keys():
             properties = {**properties, **dict.fromkeys(sorted(unknown), others)}
-        if not properties and others is False:
+        if not properties and (others is False or "properties" in schema):
             return '"{" "}"'
         if not properties:
-            member = self._rule(f"json_string {literal(':')} {self._inside(others, depth)}")
-            return f'"{{" {_list_of(member, 0, None)} "}}"'
+            member = self._rule(f"json_string {self._colon} {self._inside(others, depth)}")
+            return f'"{{" {self._list_of(member, 0, None)} "}}"'
         members = [
-            (self._rule(f"{_text(name)} {literal(':')} {self._inside(each, depth)}"), name in required)
+            (self._rule(f"{self._text(name)} {self._colon} {self._inside(each, depth)}"), name in required)
             for name, each in properties.items()
         ]
         return f'"{{" {self._members(members)} "}}"'
@@ -148,8 +203,19 @@ class _Schema:
         first = later = '""'
         for member, required in reversed(members):
             first = f"{member} {later}" if required else self._rule(f"{member} {later} | {first}")
-            later = self._rule(f'"," {member} {later}' if required else f'("," {member})? {later}')
+            comma = self._comma
+            later = self._rule(f"{comma} {member} {later}" if required else f"({comma} {member})? {later}")
         return first
+
+    def _list_of(self, item: str, least: int, most: int | None) -> str:
+        if most == 0:
+            return '""'
+        more = f"({self._comma} {item}){times(max(least - 1, 0), None if most is None else most - 1, _LISTED)}"
+        return f"{item} {more}" if least else f"({item} {more})?"
+
+    def _text(self, value: Any) -> str:
+        """A JSON value as an EBNF string."""
+        return literal(json.dumps(value, ensure_ascii=False, separators=self._marks))
 
     def _inside(self, schema: Any, depth: int) -> str:
         """An expression behind a bracket: here a schema may refer to one that it is part of."""
@@ -212,18 +278,6 @@ def _bounds(schema: Mapping[str, Any], least: str, most: str) -> tuple[int, int 
     if any(each is not None and not _is(each, "integer") for each in (low, high)):
         raise refused(f"{least} or {most} that is no whole number")
     return int(low), None if high is None else int(high)
-
-
-def _text(value: Any) -> str:
-    """A JSON value, compact, as an EBNF string."""
-    return literal(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def _list_of(item: str, least: int, most: int | None) -> str:
-    if most == 0:
-        return '""'
-    more = f'("," {item}){times(max(least - 1, 0), None if most is None else most - 1, _LISTED)}'
-    return f"{item} {more}" if least else f"({item} {more})?"
 
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import aclosing
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -64,6 +66,7 @@ SCHEMAS = [
     {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#"}, "maxItems": 1}}},
     {"type": "string", "minLength": 3, "maxLength": 5},
     {"type": ["boolean", "null"]},
+    {"enum": ["Küche", "Bébé", "éa"]},
     {"enum": ["Küche", 'a "quoted" \\ word', 5, None, {"a": [1]}]},
     {"type": "object", "properties": {f"k{i}": {"type": "boolean"} for i in range(20)}},
     {"type": "array", "items": {"type": "array", "items": {"type": "string", "maxLength": 64}, "maxItems": 1024}},
@@ -83,6 +86,57 @@ async def test_the_runtime_accepts_the_grammar_and_what_it_writes_is_valid(engin
             stops += 1
             jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), schema)
     assert stops
+
+
+CALLS = Constraint(
+    calls=json.dumps(
+        {
+            "properties": {
+                "light": {"type": "object", "properties": {"name": {"enum": ["Küche", "attic"]}}, "required": ["name"]},
+                "note": {"type": "object", "properties": {"text": {"type": "string", "pattern": "^a"}}},
+            }
+        }
+    ),
+    param="tools",
+)
+"""`note` cannot be enforced: it takes any object."""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["Write only JSON: a name.", "Write exactly this: <tool_call>", "Write code in a code block.", "Hello!"],
+)
+async def test_text_begins_like_no_call_unless_it_is_one(engine, chat, answer, asked):
+    for seed in range(1, 7):
+        sampling = Sampling(max_tokens=40, temperature=1.0, seed=seed, constraint=CALLS)
+        pieces = await answer(engine, chat(asked), sampling)
+        written = "".join(piece.text for piece in pieces).lstrip()
+        whole = pieces[-1].finish == "stop"
+        if written.startswith("{"):
+            assert written.startswith(('{"name": "light", "arguments": {"name": "', '{"name": "note", "arguments": {'))
+        assert not written.startswith(("[", "```"))
+        for held in written.split("<tool_call>")[1:]:
+            body = held.removeprefix("\n").partition("\n")[0]
+            assert body.startswith('{"name": "') or not whole
+            assert not whole or json.loads(body)["name"] in ("light", "note")
+
+
+async def test_a_model_that_thinks_is_free_until_it_has_thought(engine, chat, answer):
+    thinking = replace(CALLS, thinking=True)
+    prompt = chat("Write a list of lists.", answer="<think>\n[1], [2], [3],")
+    pieces = await answer(engine, prompt, Sampling(max_tokens=9, constraint=thinking))
+    assert "".join(piece.text for piece in pieces).startswith(" [4], [5]")
+
+
+async def test_a_name_is_written_to_the_letter(engine, chat, answer):
+    """The runtime reads a hexadecimal digit behind a letter like ü as part of it, if it is let."""
+    for constraint, exactly in (
+        (Constraint(json_schema='{"const": "Küche é9 Bébé"}'), '"Küche é9 Bébé"'),
+        (Constraint(regex="K[üa][c-d]he[a-é]{0}"), "Küche"),
+    ):
+        pieces = await answer(engine, chat("x"), Sampling(max_tokens=20, constraint=constraint))
+        written = "".join(piece.text for piece in pieces)
+        assert written == exactly or re.fullmatch("K[üa][cd]he", written)
 
 
 async def test_a_held_turn_says_that_it_waits_and_can_be_cancelled(engine, answer, monkeypatch):

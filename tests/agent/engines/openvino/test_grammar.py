@@ -54,8 +54,18 @@ def test_every_rule_that_is_used_is_written_once(schema):
 
 @given(st.text())
 @settings(max_examples=100, deadline=None)
-def test_a_literal_is_one_string_whatever_is_in_it(text):
-    assert re.fullmatch(r'"(?:\\.|[ -!#-\[\]-~])*"', literal(text))
+def test_a_literal_is_all_strings_whatever_is_in_it(text):
+    written = literal(text)
+    assert re.fullmatch(r'("(?:\\.|[ -!#-\[\]-~])*" ?)+', written)
+    assert not re.search(r"(?<!\\)(?:\\\\)*\\U[0-9A-F]{8}[0-9a-fA-F]", written)
+
+
+def test_no_digit_is_read_as_part_of_the_code_before_it():
+    assert literal("Küche") == r'"K\U000000FC" "che"'
+    assert (
+        ebnf(Constraint(regex=r"[.\däa-ü]"))
+        == "root ::= [0-9a-\\U0000007E\\U0000002E\\U000000E4\\U0000007F-\\U000000FC]\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,6 +122,52 @@ def test_a_refusal_names_the_field_that_the_schema_came_from(choice, answer, par
     with pytest.raises(Unsupported) as caught:
         ebnf(build(parse(body, Edge())))
     assert caught.value.param == param
+
+
+def calls(**tools) -> str:
+    return ebnf(Constraint(calls=json.dumps({"properties": tools}), param="tools"))
+
+
+def dangling(grammar) -> set[str]:
+    bare = re.sub(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]])*\]|TagDispatch|\w+=\w+', "", grammar)
+    defined = re.findall(r"^(\w+) ::=", bare, re.MULTILINE)
+    assert len(defined) == len(set(defined))
+    return set(re.findall(r"\b[a-z]\w+", bare)) - set(defined)
+
+
+def test_a_tool_that_cannot_be_enforced_takes_any_object_and_the_others_stay_bound():
+    lamp = {"type": "object", "properties": {"name": {"enum": ["desk"]}, "note": {"$ref": "#/$defs/note"}}}
+    odd = {**lamp, "properties": {**lamp["properties"], "more": {"type": "string", "pattern": "a"}}}
+    huge = {"type": "object", "properties": {"name": {"enum": ["x" * 70_000]}}}
+    whole = {"properties": {"odd": odd, "lamp": lamp, "huge": huge}, "$defs": {"note": {"type": "string"}}}
+    grammar = ebnf(Constraint(calls=json.dumps(whole), param="tools"))
+    assert dangling(grammar) == set()
+    assert r'"odd" "\", \"arguments\": " json_object' in grammar
+    assert r'"huge" "\", \"arguments\": " json_object' in grammar
+    assert r'"lamp" "\", \"arguments\": " ("{" ' in grammar
+    assert len(grammar) < 10_000
+
+
+def test_a_hundred_tools_that_take_the_same_say_it_once():
+    same = {"type": "object", "properties": {"name": {"enum": [f"lamp {i}" for i in range(60)]}}}
+    one, many = calls(one=same), calls(**{f"tool_{i}": same for i in range(100)})
+    assert len(many) < len(one) + 100 * 100
+
+
+def test_calls_are_written_as_the_models_were_taught():
+    grammar = calls(f={"type": "object", "properties": {"a": {"const": {"b": [1, 2]}}, "c": {"type": "null"}}})
+    assert r'"\"a\"" ": " ("{\"b\": [1, 2]}")' in grammar
+    assert '", " ' in grammar
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_every_kind_of_free_text_is_a_whole_grammar(several, thinking):
+    whole = json.dumps({"properties": {"f": {"type": "object", "properties": {}}}})
+    grammar = ebnf(Constraint(calls=whole, several=several, thinking=thinking))
+    assert dangling(grammar) == set()
+    assert grammar.startswith("root ::= opened\n") == thinking
+    assert ("{0,15}" in grammar) == several
 
 
 def test_a_whole_number_may_be_written_as_a_fraction():
