@@ -20,13 +20,14 @@ _ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
 def build(request: ChatRequest) -> Constraint | None:
     """Say what the engine must obey; None if it may write what it likes.
 
-    A call stands there as bare JSON, `{"name": …, "arguments": …}`, which the parser of answers reads. Where the model
-    may call or answer, and the answer has a format, either will do.
+    Where something is wanted, a call or a format, a call stands there as bare JSON, `{"name": …, "arguments": …}`,
+    which the parser of answers reads; where the model may call or answer, and the answer has a format, either will do.
+    Where nothing is wanted, the text is free, and only the calls in it are bound.
     """
     wanted = request.response_format
     if not _must_call(request):
         if wanted is None:
-            return None
+            return _calls(request) if _callable(request) else None
         if wanted.kind == "regex":
             return Constraint(regex=wanted.regex)
     definitions = dict(request.edge.defs)
@@ -48,7 +49,7 @@ def violation(request: ChatRequest, text: str) -> str | None:
     """
     wanted = request.response_format
     content, calls = _take_apart(request, text)
-    if calls and build(request):
+    if calls and (wanted or _must_call(request)):
         return next(filter(None, (_call_problem(request, call) for call in calls)), None)
     if _must_call(request):
         names = ", ".join(tool.name for tool in _callable(request))
@@ -88,15 +89,26 @@ def _callable(request: ChatRequest) -> tuple[Tool, ...]:
     return tuple(tool for tool in request.tools if tool.name == request.tool_choice)
 
 
+def _calls(request: ChatRequest) -> Constraint:
+    definitions = dict(request.edge.defs)
+    tools = {tool.name: _arguments(tool, definitions) for tool in _callable(request)}
+    whole = schema.close({"properties": tools}, definitions)
+    return Constraint(calls=json.dumps(whole, ensure_ascii=False), several=request.parallel_tool_calls, param="tools")
+
+
 def _call_schema(tool: Tool, definitions: dict[str, Any]) -> dict[str, Any]:
-    parameters, own = schema.lift(tool.parameters, f"{tool.name}.")
-    definitions.update(own)
     return {
         "type": "object",
-        "properties": {"name": {"const": tool.name}, "arguments": {"type": "object", **parameters}},
+        "properties": {"name": {"const": tool.name}, "arguments": _arguments(tool, definitions)},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _arguments(tool: Tool, definitions: dict[str, Any]) -> dict[str, Any]:
+    parameters, own = schema.lift(tool.parameters, f"{tool.name}.")
+    definitions.update(own)
+    return {"type": "object", **parameters}
 
 
 def _answer_schema(wanted: ResponseFormat) -> Mapping[str, Any]:

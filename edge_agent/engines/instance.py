@@ -23,8 +23,10 @@ def instance(constraint: Constraint, wish: str) -> str:
 
     For a schema: constants, the first of an enum or an alternative, required properties only, as few items and
     characters as allowed, zero or the bound nearest to it. For a regular expression: the first alternative that is a
-    literal.
+    literal. Free text with calls is given as it is wished: a script is its author's word, bad calls included.
     """
+    if constraint.calls is not None:
+        return wish
     param = constraint.param or "tools"
     if constraint.regex is not None:
         return _matching(constraint.regex, wish, param)

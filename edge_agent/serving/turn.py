@@ -95,7 +95,7 @@ class Turn:
             constraint=constraint if enforced else None,
             **{name: getattr(request, name) for name in _SAMPLING},
         )
-        if constraint and not enforced:
+        if constraint and not enforced and constraint.calls is None:
             done = await self._checked(loaded, sampling)
         else:
             done = (await self._fitted(loaded, sampling, request.messages, self._tell)).done()
@@ -147,7 +147,10 @@ class Turn:
         return loaded.template.render(messages, self.request.tools, generate=generate, today=today)
 
     async def _write(self, engine: Engine, prompt: Prompt, sampling: Sampling, tell: _Tell) -> _Answer:
-        thinking = sampling.constraint is None and prompt.text.rstrip().endswith("<think>")
+        free = sampling.constraint is None or sampling.constraint.calls is not None
+        thinking = free and prompt.text.rstrip().endswith("<think>")
+        if thinking and sampling.constraint:
+            sampling = replace(sampling, constraint=replace(sampling.constraint, thinking=True))
         answer = _Answer(self.request, tell, thinking=thinking)
         loop, stall_s = asyncio.get_running_loop(), self._rules.stall_s
         try:

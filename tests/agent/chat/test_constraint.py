@@ -20,10 +20,28 @@ def obeys(request, value):
     return jsonschema.Draft202012Validator(schema).is_valid(value)
 
 
-def test_a_free_answer_has_no_constraint(ask, lamp):
+def test_an_answer_that_can_call_nothing_has_no_constraint(ask, lamp):
     assert constraint.build(ask()) is None
-    assert constraint.build(ask(tools=[lamp])) is None
     assert constraint.build(ask(tools=[lamp], tool_choice="none")) is None
+
+
+def test_a_free_answer_is_bound_in_its_calls_alone(ask, lamp):
+    grounded = {"properties": {"room": {"$ref": "#/$defs/room"}, "kind": {"$ref": "#/$defs/kind"}}}
+    grounded["$defs"] = {"kind": {"type": "string"}}
+    tools = [lamp, BELL, {"type": "function", "function": {"name": "dim", "parameters": grounded}}]
+    built = constraint.build(ask(ROOMS, tools=tools))
+    assert (built.json_schema, built.regex, built.several, built.param) == (None, None, True, "tools")
+    whole = json.loads(built.calls)
+    calls = jsonschema.Draft202012Validator({**whole, "additionalProperties": False})
+    assert calls.is_valid({"ring": {}, "set_lamp": {"name": "desk"}, "dim": {"room": "hall", "kind": "slowly"}})
+    assert not calls.is_valid({"set_lamp": {"name": "roof"}})
+    assert not calls.is_valid({"dim": {"room": "cellar"}})
+    assert not calls.is_valid({"dim": {"kind": 5}})
+    assert not calls.is_valid({"other": {}})
+    assert not constraint.build(ask(tools=[lamp], parallel_tool_calls=False)).several
+
+
+def test_a_free_answer_is_not_checked_afterwards(ask, lamp):
     assert constraint.violation(ask(tools=[lamp]), '{"name": "set_lamp", "arguments": {}}') is None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent.engines.base import Engine, Piece, Prompt, Sampling, Segment
 
+CALL = '{"name": "turn_on", "arguments": {"lamp": "Küche"}}'
 STORY = "Once upon a time there was a ship, and it sailed on. " * 40
 
 
@@ -46,6 +47,7 @@ def echo_options() -> dict[str, Any]:
         "rules": [
             {"match": "story", "text": STORY},
             {"match": "capital of France", "text": "Paris 🙂."},
+            {"match": "Küche lamp", "text": f"<tool_call>\n{CALL}\n</tool_call>"},
             {"match": "hang", "text": "one two three", "hang_after": 1},
         ],
         "context": 2048,

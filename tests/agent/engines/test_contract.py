@@ -7,11 +7,14 @@ import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import psutil
 import pytest
 import pytest_asyncio
 
+from edge_agent.chat import template
+from edge_agent.chat.tools import AnswerParser, CallArguments, CallStart
 from edge_agent.engines.base import Constraint, Engine, Prompt, Sampling, Segment
 from edge_agent.engines.process import ProcessEngine
 from edge_agent.engines.registry import create
@@ -188,6 +191,53 @@ async def test_a_regular_expression_is_obeyed(engine, chat, answer, text):
     constraint = Constraint(regex="(yes|no)")
     pieces = await answer(engine, chat("Is the sky blue?"), Sampling(max_tokens=20, constraint=constraint))
     assert text(pieces) in ("yes", "no")
+
+
+TOOLS = {
+    "properties": {
+        "turn_on": {"type": "object", "properties": {"lamp": {"$ref": "#/$defs/lamp"}}, "required": ["lamp"]},
+        "ring": {"type": "object", "properties": {}},
+    },
+    "$defs": {"lamp": {"enum": ["Küche", "attic"]}},
+}
+SIGNATURES = [
+    {"type": "function", "function": {"name": name, "description": said, "parameters": TOOLS["properties"][name]}}
+    for name, said in (("turn_on", "Turn on a lamp"), ("ring", "Ring the bell"))
+]
+HERMES = template.PREAMBLE.format(signatures="".join(f"\n{json.dumps(each)}" for each in SIGNATURES))
+
+
+@pytest.mark.parametrize("several", [True, False])
+async def test_a_call_fits_its_tool(engine, chat, answer, text, several):
+    constraint = Constraint(calls=json.dumps(TOOLS), several=several, param="tools")
+    prompt = chat("Turn on the Küche lamp.", system=HERMES)
+    written = text(await answer(engine, prompt, Sampling(max_tokens=200, constraint=constraint)))
+    events = AnswerParser(TOOLS["properties"]).feed(written)
+    calls = [json.loads(event.fragment) for event in events if isinstance(event, CallArguments)]
+    names = [event.name for event in events if isinstance(event, CallStart)]
+    assert calls
+    assert len(calls) == 1 or several
+    for name, arguments in zip(names, calls, strict=True):
+        assert arguments.get("lamp") in (["Küche", "attic"] if name == "turn_on" else [None])
+
+
+async def test_text_is_free_where_tools_may_be_called(engine, chat, answer, text):
+    prompt = chat("What is the capital of France?")
+    constraint = Constraint(calls=json.dumps(TOOLS), param="tools")
+    free = await answer(engine, prompt, SAMPLING)
+    bound = await answer(engine, prompt, replace(SAMPLING, constraint=constraint))
+    assert text(bound) == text(free)
+    assert (bound[-1].finish, bound[-1].usage.prompt) == ("stop", free[-1].usage.prompt)
+
+
+async def test_what_was_prepared_is_read_by_a_turn_with_a_constraint(engine, chat, answer):
+    constraint = Constraint(calls=json.dumps(TOOLS), param="tools")
+    prompt = chat("What is the capital of France?", system="Prepared for calls. " * 100)
+    prepared = await engine.prepare(prompt)
+    pieces = await answer(engine, prompt, replace(SAMPLING, constraint=constraint))
+    assert pieces[0].usage.prompt == prepared.prompt
+    cached = pieces[0].usage.cached
+    assert cached > 0.9 * prepared.prompt if engine.capabilities.prefix_cache else cached == 0
 
 
 @pytest.mark.parametrize("schema", ["{", '{"type": "teapot"}', '{"$ref": "#/$defs/nowhere"}'])

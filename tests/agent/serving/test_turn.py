@@ -53,6 +53,56 @@ async def test_a_tool_call_is_streamed_as_openai_has_it(house):
     assert home.text(key).strip() == "Sure."
 
 
+async def heard(house, text, body, **options):
+    """What the engine was told to obey."""
+    told = []
+
+    class Listening(EchoEngine):
+        def _text(self, rule, sampling):
+            told.append(sampling.constraint)
+            return super()._text(rule, sampling)
+
+    engine = Listening(says(text, **options))
+    engine.dialect = replace(engine.dialect, template=body.pop("template", None))
+    home = await house(create=lambda: engine)
+    done = await home.end(home.ask("light!", **body))
+    return done, told
+
+
+@pytest.mark.parametrize("text", ["No.", CALL, f"Sure.{CALL}", f"<think>hm</think>{CALL}", '{"name": "x"', "[1] {2}"])
+async def test_an_engine_that_obeys_hears_what_may_be_called_and_text_stays_free(house, text):
+    done, [constraint] = await heard(house, text, {"tools": [TOOL], "parallel_tool_calls": False})
+    assert json.loads(constraint.calls)["properties"]["light"]["required"] == ["on"]
+    assert (constraint.several, constraint.thinking) == (False, False)
+    assert bool(done.calls) == (CALL in text)
+    assert done.calls or done.content == text
+
+
+async def test_an_engine_that_obeys_hears_that_the_prompt_opens_the_reasoning(house):
+    body = {"tools": [TOOL], "template": THINKS}
+    done, [constraint] = await heard(house, f"{CALL} perhaps?</think>{CALL}", body)
+    assert constraint.thinking
+    assert (done.reasoning, len(done.calls)) == (f"{CALL} perhaps?", 1)
+
+
+async def test_an_engine_that_cannot_obey_is_not_asked_again_where_text_is_free(house):
+    misfit = CALL.replace("true", "5")
+    done, told = await heard(house, misfit, {"tools": [TOOL]}, constrained=False)
+    assert told == [None]
+    assert json.loads(done.calls[0].arguments) == {"on": 5}
+
+
+async def test_what_was_prepared_is_the_beginning_of_a_chat_with_the_same_tools(house):
+    home = await house()
+    system = {"role": "system", "content": "Keep the house warm. " * 20}
+    ask = {"tools": [TOOL], "messages": [system]}
+    prepared = await home.end(home.ask("", **ask, edge={"op": "prepare"}))
+    for choice in ("auto", "required", "none"):
+        messages = [system, {"role": "user", "content": f"light! {choice}"}]
+        done = await home.end(home.ask("", **{**ask, "messages": messages}, tool_choice=choice))
+        assert done.usage.cached >= prepared.usage.prompt > 40
+
+
 async def test_reasoning_is_told_apart_from_content(house):
     home = await house(says("<think>let me see</think>Yes."))
     key = home.ask("?")
