@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .sentences import LANGUAGES, Language
-from .words import spoken as word_set
+from .words import word_set
 
+_ENGLISH: Final = LANGUAGES["en"]
 _BRIEF: Final = 40
 """Two names up to this length are said; longer ones are counted."""
 _BREATH: Final = 100
@@ -117,7 +118,7 @@ def _told(done: Done, spoken: Language) -> _Told | None:
     if data.get("failed"):
         return None
     own = response.get("speech", {}).get("plain", {}).get("speech")
-    if own and not (intent in _SPEAKS_ENGLISH and spoken is not LANGUAGES["en"]):
+    if own and not (intent in _SPEAKS_ENGLISH and spoken is not _ENGLISH):
         return _Told("own", words=(("text", str(own)),))
     if intent in _WROUGHT:
         return _wrought(intent, done.arguments, spoken)
@@ -167,9 +168,7 @@ def _words(
     if intent.startswith("HassList"):
         return (("item", str(arguments.get("item", ""))),)
     if intent == "HassVacuumCleanArea":
-        return (
-            ("value", " ".join(_english_place(*place) if spoken is LANGUAGES["en"] else place[1] for place in places)),
-        )
+        return (("value", " ".join(_english_place(name) if spoken is _ENGLISH else name for _, name in places)),)
     if _ACTED[intent] not in ("set", "volume") or intent == "HassSetVolumeRelative":
         return (("value", ""),)
     values = list(_values(intent, arguments, spoken))
@@ -180,7 +179,7 @@ def _words(
 
 def _values(intent: str, arguments: Mapping[str, Any], spoken: Language) -> Iterator[str | None]:
     if color := arguments.get("color"):
-        yield spoken.colors.get(str(color), str(color) if spoken is LANGUAGES["en"] else None)
+        yield spoken.colors.get(str(color), str(color) if spoken is _ENGLISH else None)
     if "temperature" in arguments:
         number = _number(arguments["temperature"], spoken)
         yield f"{number} Kelvin" if intent == "HassLightSet" else spoken.degrees.format(number=number)
@@ -195,7 +194,7 @@ def _percent(number: Any) -> str:
 
 def _number(number: Any, spoken: Language) -> str:
     text = f"{number:g}" if isinstance(number, (int, float)) else str(number)
-    return text if spoken is LANGUAGES["en"] else text.replace(".", ",")
+    return text if spoken is _ENGLISH else text.replace(".", ",")
 
 
 def _duration(arguments: Mapping[str, Any], spoken: Language) -> str:
@@ -221,7 +220,7 @@ def _sentence(told: _Told, spoken: Language) -> str:
     words = dict(told.words)
     if told.said == "own":
         return words["text"]
-    english = spoken is LANGUAGES["en"]
+    english = spoken is _ENGLISH
     names = [_english_name(name) if english else name for _, name in told.things]
     what, counted = _joined(names, spoken), len(names) > 2 or sum(map(len, names)) > _BRIEF
     if len(names) > 1 and counted:
@@ -254,13 +253,13 @@ def _english_name(name: str) -> str:
     return f"the {' '.join(map(_lowered, words))}"
 
 
-def _english_place(_: str, name: str) -> str:
+def _english_place(name: str) -> str:
     return name if "'" in name else f"the {' '.join(map(_lowered, name.split()))}"
 
 
 def _english_there(what: str, kind: str, name: str) -> str:
     if kind == "area":
-        return LANGUAGES["en"].place.format(what=what, place=_english_place(kind, name))
+        return _ENGLISH.place.format(what=what, place=_english_place(name))
     lowered = " ".join(map(_lowered, name.split()))
     return f"{what} on the {lowered}" if "floor" in lowered else f"{what} ({lowered})"
 

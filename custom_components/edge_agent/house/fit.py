@@ -111,8 +111,8 @@ def _text(value: Any, _: Schema, __: Schema, slot: str) -> str:
     raise Impossible(f"{slot} must be one text")
 
 
-_TRUE: Final = words.spoken("true yes on 1 ja oui si wahr vrai waar an aan")
-_FALSE: Final = words.spoken("false no off 0 nein non nee falsch faux onwaar aus uit")
+_TRUE: Final = words.word_set("true yes on 1 ja oui si wahr vrai waar an aan")
+_FALSE: Final = words.word_set("false no off 0 nein non nee falsch faux onwaar aus uit")
 
 
 def _truth(value: Any, _: Schema, __: Schema, slot: str) -> bool:
@@ -160,7 +160,7 @@ _PARTS: Final[Mapping[str, float]] = {
 }
 """Of the range from the lower to the upper bound."""
 _MEASURED: Final = re.compile(r"([+-]?\d+(?:[.,]\d+)?)\s*(.*)")
-_UNITS: Final = words.spoken(
+_UNITS: Final = words.word_set(
     "percent prozent procent pourcent porciento degree degrees grad degre degres grado grados graden "
     "celsius fahrenheit c f k kelvin"
 )

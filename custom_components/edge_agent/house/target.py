@@ -200,7 +200,7 @@ def _called(text: str, places: Mapping[str, tuple[str, ...]]) -> str | None:
     names = {name: place for place, aliases in places.items() for name in (*aliases, place)}
     if text in names:
         return names[text]
-    found = {names[name] for name in names if words.same(words.plain(name), words.plain(text), words.is_plural)}
+    found = {names[name] for name in names if words.reads(text, name, words.is_plural)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -239,13 +239,13 @@ _EXACT: Final[tuple[Callable[[str, Thing], bool], ...]] = (
     _any_name(lambda text, name: text.strip().casefold() == name.casefold()),
     lambda text, thing: text.strip().casefold() == thing.entity_id,
     _any_name(lambda text, name: words.squeezed(text) == words.squeezed(name)),
-    _any_name(lambda text, name: words.plain(text) == words.plain(name)),
-    _any_name(lambda text, name: words.same(words.plain(text), words.plain(name), words.is_plural)),
+    _any_name(words.reads),
+    _any_name(lambda text, name: words.reads(text, name, words.is_plural)),
     lambda text, thing: words.squeezed(text.rpartition(".")[2]) == words.squeezed(thing.entity_id.partition(".")[2]),
 )
 _ALIKE: Final[tuple[Callable[[str, Thing], bool], ...]] = (
-    _any_name(lambda text, name: words.same(words.plain(text), words.plain(name), words.is_typo)),
-    _any_name(lambda text, name: sorted(words.plain(text)) == sorted(words.plain(name))),
+    _any_name(lambda text, name: words.reads(text, name, words.is_typo)),
+    _any_name(lambda text, name: sorted(words.bare(text)) == sorted(words.plain(name))),
     _is_part,
 )
 """Tests of whether a text means a thing, from the surest to the least sure."""

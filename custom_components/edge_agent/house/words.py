@@ -1,6 +1,7 @@
 """Words as people, speech recognition and small models write them, compared by what they mean. Pure."""
 
 import difflib
+import operator
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -10,19 +11,19 @@ from typing import Final
 type Words = tuple[str, ...]
 
 
-def spoken(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
     """A set of words, written as a text."""
     return frozenset(text.split())
 
 
-_ARTICLES: Final = spoken(
+_ARTICLES: Final = word_set(
     "a an the my our your "
     "der die das den dem des ein eine einen einem einer mein meine meinen meinem meiner unser unsere "
     "le la les l un une du de d mon ma mes notre nos "
     "el los las unos unas mi mis del nuestra nuestro "
     "het een mijn onze ons"
 )
-_ENDINGS: Final = ("s", "es", "en", "n", "e", "er", "x", "ies")
+_ENDINGS: Final = ("s", "es", "en", "n", "e", "er", "x")
 """Of plurals, in the five languages that confirmations are spoken in."""
 _ALIKE: Final = 0.8
 _SHORT: Final = 4
@@ -54,17 +55,30 @@ _KINDS: Final[Mapping[str, Kind]] = {
     }.items()
     for word in listed.split()
 }
-_EVERY: Final = spoken("all every everything alle alles tous toutes tout todos todas")
-_LINKS: Final = spoken("in on at of for from im am auf fur dans sur pour en por para op voor van")
+_EVERY: Final = word_set("all every everything alle alles tous toutes tout todos todas")
+_LINKS: Final = word_set(
+    "in on at of for from the my our im am auf fur von der die das dem dans sur pour de du des la le les "
+    "en por para del el los las op voor van het"
+)
 """Words that only say how the others belong together."""
 
 
 @lru_cache(4096)
 def plain(text: str) -> Words:
-    """The words of a name without case, accents, marks and articles; with its articles if it has nothing else."""
-    folded = unicodedata.normalize("NFKD", text.casefold().replace("ß", "ss"))
-    words = re.findall(r"[^\W_]+", "".join(char for char in folded if not unicodedata.combining(char)))
-    return tuple(word for word in words if word not in _ARTICLES) or tuple(words)
+    """The words of a text without case, accents and marks."""
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    return tuple(re.findall(r"[^\W_]+", "".join(char for char in folded if not unicodedata.combining(char))))
+
+
+def bare(text: str) -> Words:
+    """The plain words of a text without the articles that it begins with.
+
+    For what was said, never for names: in some home, the den is a room and no article.
+    """
+    words = plain(text)
+    while len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    return words
 
 
 def squeezed(text: str) -> str:
@@ -75,7 +89,9 @@ def squeezed(text: str) -> str:
 def is_plural(one: str, other: str) -> bool:
     """Whether two words are the same, but for an ending that makes a plural."""
     short, long = sorted((one, other), key=len)
-    return short == long or (len(short) > 2 and any(long == short + ending for ending in _ENDINGS))
+    if len(short) <= 2:
+        return short == long
+    return long in {short, f"{short[:-1]}ies", *(short + ending for ending in _ENDINGS)}
 
 
 def is_typo(one: str, other: str) -> bool:
@@ -100,16 +116,21 @@ def same(one: Words, other: Words, alike: Callable[[str, str], bool]) -> bool:
     return len(one) == len(other) and all(map(alike, one, other, strict=True))
 
 
+def reads(text: str, name: str, alike: Callable[[str, str], bool] = operator.eq) -> bool:
+    """Whether a text, with or without its article, is a name, each word compared by `alike`."""
+    own = plain(name)
+    return same(plain(text), own, alike) or same(bare(text), own, alike)
+
+
 def pick(text: str, options: Iterable[str]) -> str | None:
     """The one option that a text means, if it can be told; the text itself where it is an option."""
     listed = list(options)
     if text in listed:
         return text
-    words = plain(text)
     tests: tuple[Callable[[str], bool], ...] = (
         lambda option: squeezed(option) == squeezed(text),
-        lambda option: same(plain(option), words, is_plural),
-        lambda option: same(plain(option), words, is_typo),
+        lambda option: reads(text, option, is_plural),
+        lambda option: reads(text, option, is_typo),
     )
     for meant in tests:
         if found := [option for option in listed if meant(option)]:
@@ -119,7 +140,7 @@ def pick(text: str, options: Iterable[str]) -> str | None:
 
 def kind_of(text: str) -> Kind | None:
     """The kind of thing that a text means, if it says nothing else: "the lights" → light."""
-    return _KINDS.get("".join(plain(text)))
+    return _KINDS.get("".join(bare(text)))
 
 
 def is_every(word: str) -> bool:

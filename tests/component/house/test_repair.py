@@ -292,6 +292,33 @@ def test_what_could_be_several_things_is_the_one_that_is_meant_or_here() -> None
         repaired("on", {"name": "desk lamp"})
 
 
+@pytest.mark.parametrize(
+    ("names", "given", "name"),
+    [
+        (("Den Lamp", "Bedroom Lamp"), "den lamp", "Den Lamp"),
+        (("Den Lamp", "Bedroom Lamp"), "the den lamp", "Den Lamp"),
+        (("Den Lamp", "Bedroom Lamp"), "the lamp", None),
+        (("Lamp A", "Lamp B"), "lamp a", "Lamp A"),
+        (("Lamp A", "Lamp B"), "lamp", None),
+        (("The Lamp",), "lamp", "The Lamp"),
+        (("Mi Robot", "Robot"), "robot", "Robot"),
+        (("Mi Robot", "Robot"), "mi robot", "Mi Robot"),
+        (("Battery",), "batteries", "Battery"),
+    ],
+)
+def test_a_name_may_begin_with_what_is_an_article_elsewhere(
+    names: tuple[str, ...], given: str, name: str | None
+) -> None:
+    house = House(tuple(Thing(f"switch.{n}", each, (), "switch") for n, each in enumerate(names)))
+    schema = {"type": "object", "properties": {"name": {"$ref": "#/$defs/names"}}}
+    defs = {"names": {"type": "string", "enum": sorted(names)}}
+    if name:
+        assert arguments(schema, {"name": given}, house, defs=defs) == {"name": name}
+    else:
+        with pytest.raises(Impossible, match="say which"):
+            arguments(schema, {"name": given}, house, defs=defs)
+
+
 def test_a_kind_alone_is_meant_where_the_speaker_is() -> None:
     assert repaired("on", {"name": "the lights"}, area="Kitchen") == {"area": "Kitchen", "domain": ["light"]}
     assert repaired("on", {"name": "all the lights"}, area="Kitchen") == {"domain": ["light"]}
