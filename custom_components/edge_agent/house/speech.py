@@ -4,10 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from .confirm import Done, confirmation
-
-__all__ = ["Done", "Speakable", "confirmation"]
-
 _JOINER: Final = "\u200d"
 _AS_PICTURE: Final = "\ufe0f"
 _PICTURES: Final = re.compile(

@@ -9,8 +9,8 @@ from homeassistant.helpers import llm
 from pytest_homeassistant_custom_component.common import async_mock_service
 
 from custom_components.edge_agent.house import confirm
+from custom_components.edge_agent.house.confirm import Done, confirmation
 from custom_components.edge_agent.house.sentences import LANGUAGES
-from custom_components.edge_agent.house.speech import Done, confirmation
 
 LAMP: Final = ("light.bedroom_lamp", "Bedroom Lamp")
 CEILING: Final = ("light.kitchen", "Kitchen Light")

@@ -51,7 +51,7 @@ KEPT: Final = [
     "It's Anna's lamp; the lamp 'x' \"y\".",
     "It costs $5, 3 \u20ac, \u00a32 or 100 \u00a5.",
     "21.5 \u00b0C, 40 %, -5 degrees, ~5 minutes",
-    "-5 degrees\n- ",
+    "-5 degrees\n-6 degrees",
     "[1] and [x] (y), ]( and [",
     "a | b",
     "Zwei  spaces\tand tabs  ",
@@ -72,7 +72,7 @@ def test_what_only_eyes_can_use_is_not_spoken(text: str, said: str) -> None:
 
 @pytest.mark.parametrize("text", KEPT)
 def test_what_can_be_spoken_stays_as_it_is(text: str) -> None:
-    assert spoken(text) == text.replace("- ", "") if text.endswith("- ") else spoken(text) == text
+    assert spoken(text) == text
 
 
 @pytest.mark.parametrize("text", [text for text, _ in CLEANED] + KEPT)
