@@ -43,16 +43,10 @@ async def home_assistant(folder: Path, port: int | None = None) -> AsyncIterator
     """Start the demonstration home in a folder that does not exist yet; yields when everything in it has started."""
     port = port or free_port()
     _prepare(folder, port)
-    command = (PROGRAM, "--config", folder, "--log-no-color")
+    command = (PROGRAM, "--config", folder, "--log-no-color", "--skip-pip")
     log = folder.with_name(f"{folder.name}.log")
-    # Its own interpreter's programs come first: it looks for uv there.
-    environment = {
-        "PATH": f"{PROGRAM.parent}:/usr/bin:/bin",
-        "PYTHONUNBUFFERED": "1",
-        "VIRTUAL_ENV": str(PROGRAM.parents[1]),
-    }
     url = f"http://127.0.0.1:{port}"
-    async with process(*command, log=log, environment=environment) as running:
+    async with process(*command, log=log) as running:
         await _until_served(url, running)
         async with signed_in(url, await _first_user(url)) as home:
             await _until_started(home)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -64,9 +64,7 @@ class Process:
 
 
 @asynccontextmanager
-async def process(
-    *command: str | Path, log: Path, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[Process]:
+async def process(*command: str | Path, log: Path) -> AsyncIterator[Process]:
     """Start a program, its output going to `log`; it is gone when the block ends, whatever happens."""
     with log.open("ab") as output:
         running = await asyncio.create_subprocess_exec(
@@ -74,7 +72,6 @@ async def process(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
     started = Process(log.stem, running, log)
