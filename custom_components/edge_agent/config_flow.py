@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, override
 
 import probatio
+from homeassistant.components import mqtt
 from homeassistant.config_entries import (
     ConfigEntry,
     ConfigFlow,
@@ -20,7 +21,7 @@ from homeassistant.helpers.selector import SelectSelector, SelectSelectorConfig,
 from homeassistant.helpers.service_info.mqtt import MqttServiceInfo
 
 from .client import SETTLE_S, Client, NodeView
-from .connection import connect, mqtt_entry
+from .connection import connect, mqtt_entry, mqtt_loaded
 from .const import AI_TASK_DATA, CONF_NODE, CONF_ROOT, CONVERSATION, DOMAIN, LOGGER, MANUFACTURER
 from .subentry_flow import CONVERSATION_DEFAULTS, TASK_DEFAULTS, AITaskFlow, ConversationFlow
 from .wire import DEFAULT_ROOT, POOL, PROTOCOL, Info, Topics, WireError, decode_info, is_segment
@@ -208,7 +209,8 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Change the entry; its device goes along, with the areas and names that people gave it."""
         before = entry.data
         devices = dr.async_get(self.hass)
-        if device := devices.async_get_device({(DOMAIN, f"{before[CONF_ROOT]}/{before[CONF_NODE]}")}):
+        identifier = (DOMAIN, f"{before[CONF_ROOT]}/{before[CONF_NODE]}")
+        if device := devices.async_get_device_by_identifier(identifier, entry.entry_id):
             devices.async_update_device(device.id, new_identifiers={(DOMAIN, f"{root}/{node}")})
         return self.async_update_and_abort(
             entry,
@@ -220,6 +222,9 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
 
 @asynccontextmanager
 async def _client(hass: HomeAssistant, root: str) -> AsyncGenerator[Client]:
+    """Lend the client of a root; raises `ConfigEntryNotReady` at once while the broker cannot be reached."""
+    if not mqtt_loaded(hass) or not mqtt.is_connected(hass):
+        raise ConfigEntryNotReady
     connection = await connect(hass, root)
     try:
         yield connection.client

@@ -4,6 +4,7 @@ import pytest
 from homeassistant.components.mqtt import client as mqtt_client
 from homeassistant.components.mqtt import discovery as mqtt_discovery
 from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient
 
 from tests.component.node import Node
@@ -39,5 +40,6 @@ def _no_discovery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 async def node(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> Node:
-    """A node named `attic` that is not online yet."""
+    """A node named `attic` that is not online yet; Home Assistant runs what it always runs."""
+    assert await async_setup_component(hass, "homeassistant", {})
     return Node(hass, mqtt_mock)
