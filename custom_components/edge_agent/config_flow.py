@@ -198,9 +198,11 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             title=node,
             data={CONF_ROOT: root, CONF_NODE: node},
             subentries=[
-                ConfigSubentryData(subentry_type=CONVERSATION, data=CONVERSATION_DEFAULTS, title=name, unique_id=None),
                 ConfigSubentryData(
-                    subentry_type=AI_TASK_DATA, data=TASK_DEFAULTS, title=f"{name} AI task", unique_id=None
+                    subentry_type=CONVERSATION, data=dict(CONVERSATION_DEFAULTS), title=name, unique_id=None
+                ),
+                ConfigSubentryData(
+                    subentry_type=AI_TASK_DATA, data=dict(TASK_DEFAULTS), title=f"{name} AI task", unique_id=None
                 ),
             ],
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 
 from homeassistant.config_entries import ConfigEntry
@@ -53,6 +54,11 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
         """The identifier of the node's device."""
         return (DOMAIN, f"{self.root}/{self.node}")
 
+    @cached_property
+    def device_id(self) -> str:
+        """The node's device in the registry, which is there before the node is."""
+        return self._register().id
+
     def address(self, target: str) -> str:
         """The target of a request as the wire names it: this node, or any."""
         return POOL if target == TARGET_ANY else self.node
@@ -94,14 +100,15 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
     def _describe(self, info: Info) -> None:
         self._known = True
         issues.clear_issue(self.hass, issues.NODE_REMOVED, self.config_entry.entry_id)
-        dr.async_get(self.hass).async_get_or_create(
+        self._register(model=info.model, model_id=info.engine, sw_version=info.software)
+
+    def _register(self, **described: str) -> dr.DeviceEntry:
+        return dr.async_get(self.hass).async_get_or_create(
             config_entry_id=self.config_entry.entry_id,
             identifiers={self.device},
             name=self.node,
             manufacturer=MANUFACTURER,
-            model=info.model,
-            model_id=info.engine,
-            sw_version=info.software,
+            **described,
         )
 
     @callback

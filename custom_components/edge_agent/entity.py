@@ -51,7 +51,7 @@ class ModelEntity(Entity):
             manufacturer=MANUFACTURER,
             model=info.model if info else None,
             entry_type=dr.DeviceEntryType.SERVICE,
-            via_device=coordinator.device,
+            via_device_id=coordinator.device_id,
         )
 
     @property

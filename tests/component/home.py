@@ -1,14 +1,19 @@
 """A small home with lamps that really switch, and an Edge Agent set up in it."""
 
+import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
+from homeassistant.components.mqtt.const import MQTT_CONNECTION_STATE, MQTT_PROCESSED_SUBSCRIPTIONS
 from homeassistant.config_entries import ConfigEntryState, ConfigSubentryDataWithId
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import area_registry as ar
+from homeassistant.helpers import chat_session
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers import floor_registry as fr
+from homeassistant.helpers.dispatcher import async_dispatcher_send
 from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -89,5 +94,54 @@ async def converse(hass: HomeAssistant, text: str, **kwargs: Any) -> conversatio
     return await conversation.async_converse(hass, text, **kwargs)
 
 
+class Live:
+    """Somebody who speaks to the agent and watches the chat log meanwhile."""
+
+    def __init__(self, hass: HomeAssistant) -> None:
+        self._hass = hass
+        self._deltas: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._stack = ExitStack()
+
+    async def __aenter__(self) -> Live:
+        session = self._stack.enter_context(chat_session.async_get_chat_session(self._hass))
+        listener = lambda _, delta: self._deltas.put_nowait(delta)  # noqa: E731 - a callback of two arguments
+        self._stack.enter_context(
+            conversation.async_get_chat_log(self._hass, session, chat_log_delta_listener=listener)
+        )
+        self.conversation_id = session.conversation_id
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def say(self, text: str) -> asyncio.Task[conversation.ConversationResult]:
+        return self._hass.async_create_task(converse(self._hass, text, conversation_id=self.conversation_id))
+
+    async def heard(self) -> str:
+        """The next words, as they come."""
+        while not (words := (await self._deltas.get()).get("content")):
+            pass
+        return words
+
+
 def spoken(result: conversation.ConversationResult) -> str:
     return result.response.speech["plain"]["speech"]
+
+
+def disconnect(hass: HomeAssistant) -> None:
+    """Take the broker away."""
+    hass.data["mqtt"].client.connected = False
+    async_dispatcher_send(hass, MQTT_CONNECTION_STATE, False)
+
+
+def reconnect(hass: HomeAssistant) -> None:
+    """Bring the broker back: Home Assistant subscribes everything again, and the broker confirms it."""
+    hass.data["mqtt"].client.connected = True
+    async_dispatcher_send(hass, MQTT_CONNECTION_STATE, True)
+    async_dispatcher_send(hass, MQTT_PROCESSED_SUBSCRIPTIONS, [(topic, 1) for topic in subscribed(hass)])
+
+
+def subscribed(hass: HomeAssistant) -> set[str]:
+    """What the component is subscribed to."""
+    subscriptions = hass.data["mqtt"].client._mock_wraps.subscriptions
+    return {each.topic for each in subscriptions if each.topic.startswith("edge_agent/")}

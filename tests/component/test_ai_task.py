@@ -18,7 +18,9 @@ from tests.component.home import TASKS, furnish, set_up
 from tests.component.node import Node, accepted, act, chunk, error, final, speak, tool_call
 
 ROOMS = {
-    probatio.Required("room", description="Which room"): selector.selector({"select": {"options": ["Kitchen", "Hall"]}}),
+    probatio.Required("room", description="Which room"): selector.selector(
+        {"select": {"options": ["Kitchen", "Hall"]}}
+    ),
     probatio.Optional("count"): selector.selector({"number": {"min": 0, "max": 9}}),
 }
 

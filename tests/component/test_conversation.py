@@ -5,11 +5,12 @@ import json
 
 import pytest
 from homeassistant.components import conversation
+from homeassistant.components.conversation.trace import async_get_traces
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import chat_session, intent
 
 from custom_components.edge_agent.const import MAX_ROUNDS
-from tests.component.home import AGENT, LAMPS, converse, furnish, set_up, spoken
+from tests.component.home import AGENT, LAMPS, Live, converse, disconnect, furnish, set_up, spoken
 from tests.component.node import Node, accepted, act, chunk, error, final, speak, tool_call
 
 
@@ -54,7 +55,6 @@ async def test_an_answer_is_spoken(hass: HomeAssistant, agent: Node) -> None:
 
 
 async def test_it_is_heard_while_it_is_written(hass: HomeAssistant, agent: Node) -> None:
-    heard: list[dict] = []
     go = asyncio.Event()
 
     async def slowly():
@@ -65,22 +65,11 @@ async def test_it_is_heard_while_it_is_written(hass: HomeAssistant, agent: Node)
         yield final("First words, then more.")
 
     agent.on(lambda request: slowly() if request.op == "chat" else [final()])
-    first = asyncio.Event()
-
-    def listener(_, delta: dict) -> None:
-        heard.append(delta)
-        if delta.get("content"):
-            first.set()
-
-    with (
-        chat_session.async_get_chat_session(hass) as session,
-        conversation.async_get_chat_log(hass, session, chat_log_delta_listener=listener),
-    ):
-        task = hass.async_create_task(converse(hass, "Talk", conversation_id=session.conversation_id))
-        await first.wait()
-        assert [delta.get("content") for delta in heard if delta.get("content")] == ["First words,"]
+    async with Live(hass) as live:
+        answer = live.say("Talk")
+        assert await live.heard() == "First words,"
         go.set()
-        assert spoken(await task) == "First words, then more."
+        assert spoken(await answer) == "First words, then more."
 
 
 async def test_the_model_acts_and_a_sentence_confirms_it_without_asking_again(hass: HomeAssistant, agent: Node) -> None:
@@ -208,15 +197,11 @@ async def test_the_user_hears_it_in_their_language(hass: HomeAssistant, agent: N
 
 
 @pytest.mark.parametrize("trouble", ["offline", "loading", "draining", "failed", "disconnected"])
-async def test_nobody_there_is_said_at_once(hass: HomeAssistant, agent: Node, mqtt_mock, trouble: str) -> None:
+async def test_nobody_there_is_said_at_once(hass: HomeAssistant, agent: Node, trouble: str) -> None:
     if trouble == "offline":
         agent.offline()
     elif trouble == "disconnected":
-        mqtt_mock.connected = False
-        from homeassistant.components.mqtt.const import MQTT_CONNECTION_STATE  # noqa: PLC0415
-        from homeassistant.helpers.dispatcher import async_dispatcher_send  # noqa: PLC0415
-
-        async_dispatcher_send(hass, MQTT_CONNECTION_STATE, False)
+        disconnect(hass)
     else:
         agent.change(phase=trouble)
     await hass.async_block_till_done()
@@ -298,8 +283,6 @@ async def test_a_prompt_that_cannot_be_rendered_is_said(hass: HomeAssistant, nod
 async def test_the_trace_tells_what_a_turn_cost(hass: HomeAssistant, agent: Node) -> None:
     agent.say([accepted(), chunk(content="Hi"), final("Hi", timings={"first_token_s": 0.2})])
     await converse(hass, "Hello")
-    from homeassistant.components.conversation.trace import async_get_traces  # noqa: PLC0415
-
     stats = [
         event["data"]["stats"]
         for event in async_get_traces()[-1].as_dict()["events"]

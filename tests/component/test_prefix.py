@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from homeassistant.components.conversation import async_prepare_agent
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.components.intent.timers import async_register_timer_handler
 from homeassistant.core import Context, HomeAssistant
@@ -129,8 +130,6 @@ async def test_the_node_reads_it_at_the_start_and_when_somebody_begins_to_speak(
     await set_up(hass)
     await settle(hass)
     [at_start] = prepares(home)
-    from homeassistant.components.conversation import async_prepare_agent  # noqa: PLC0415
-
     await async_prepare_agent(hass, AGENT, "en")
     await converse(hass, "Hello")
     _, on_wake = prepares(home)

@@ -115,7 +115,7 @@ async def test_an_entry_that_went_another_way_is_no_obstacle(
     ],
 )
 async def test_a_protocol_that_is_not_spoken_here_names_the_side_to_update(
-    hass: HomeAssistant, node: Node, entry: ConfigEntry, protocols: dict[str, int], kind: str, theirs: str
+    hass: HomeAssistant, node: Node, entry: ConfigEntry, *, protocols: dict[str, int], kind: str, theirs: str
 ) -> None:
     node.card(dumps({**loads(encode_presence(node.info)), **protocols}))
     await hass.async_block_till_done()

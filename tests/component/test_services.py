@@ -213,9 +213,10 @@ async def test_cancelling_everything_ends_every_answer(
     hass: HomeAssistant, node: Node, mqtt_mock: MqttMockHAClient
 ) -> None:
     barn = Node(hass, mqtt_mock, "barn", root="other")
-    for each in (node, barn):
+    heard = asyncio.Event(), asyncio.Event()
+    for each, event in zip((node, barn), heard, strict=True):
         each.online()
-        each.on(lambda _: ())
+        each.on(lambda _, event=event: event.set() or ())
     first = await set_up(hass, options={"prefill": False})
     entry_of("attic-2").add_to_hass(hass)
     second = await set_up(hass, name="barn", root="other", options={"prefill": False})
@@ -223,8 +224,8 @@ async def test_cancelling_everything_ends_every_answer(
         asyncio.create_task(ask(hass, prompt="Count to a million.", config_entry_id=entry.entry_id))
         for entry in (first, second)
     ]
-    while not (node.requests and barn.requests):
-        await asyncio.sleep(0)
+    for event in heard:
+        await event.wait()
     assert await call(hass, "cancel_all", response=True) == {"cancelled": 2}
     for result in await asyncio.gather(*asked, return_exceptions=True):
         assert isinstance(result, AgentError)
