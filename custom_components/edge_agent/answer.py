@@ -88,7 +88,7 @@ class AnswerReader:
                 yield Call(id_, name, arguments)
 
     def _final(self, reply: Reply) -> Iterator[Piece]:
-        choice = next(iter(reply.body.get("choices", ())), {})
+        choice: Mapping[str, Any] = next(iter(reply.body.get("choices", ())), {})
         message = choice.get("message", {})
         thought, text = message.get("reasoning_content") or "", message.get("content") or ""
         if len(thought) > len(self._thought) and thought.startswith(self._thought):

@@ -9,6 +9,7 @@ from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.event import async_call_later
+from homeassistant.helpers.typing import UNDEFINED
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
 from . import issues
@@ -100,15 +101,17 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
     def _describe(self, info: Info) -> None:
         self._known = True
         issues.clear_issue(self.hass, issues.NODE_REMOVED, self.config_entry.entry_id)
-        self._register(model=info.model, model_id=info.engine, sw_version=info.software)
+        self._register(info)
 
-    def _register(self, **described: str) -> dr.DeviceEntry:
+    def _register(self, info: Info | None = None) -> dr.DeviceEntry:
         return dr.async_get(self.hass).async_get_or_create(
             config_entry_id=self.config_entry.entry_id,
             identifiers={self.device},
             name=self.node,
             manufacturer=MANUFACTURER,
-            **described,
+            model=info.model if info else UNDEFINED,
+            model_id=info.engine if info else UNDEFINED,
+            sw_version=info.software if info else UNDEFINED,
         )
 
     @callback

@@ -7,7 +7,7 @@ from typing import Any, Final
 from homeassistant.components.conversation import ConversationInput
 from homeassistant.components.homeassistant.exposed_entities import async_listen_entity_updates
 from homeassistant.const import EVENT_STATE_CHANGED
-from homeassistant.core import Context, EventStateChangedData, HomeAssistant, callback
+from homeassistant.core import CALLBACK_TYPE, Context, EventStateChangedData, HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import (
     area_registry as ar,
@@ -27,6 +27,7 @@ from homeassistant.helpers import (
 )
 from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.start import async_at_started
+from homeassistant.util.event_type import EventType
 
 from .const import DOMAIN, LOGGER
 from .house.ground import ground
@@ -39,7 +40,7 @@ _SETTLE_S: Final = 3.0
 """Changes of the home come in bursts: so long after the first the prefix is written anew."""
 _SATELLITES: Final = 8
 """So many satellites are asked which tools they add: more are of the same few kinds."""
-_REGISTRIES: Final = (
+_REGISTRIES: Final[tuple[EventType[Any], ...]] = (
     er.EVENT_ENTITY_REGISTRY_UPDATED,
     dr.EVENT_DEVICE_REGISTRY_UPDATED,
     ar.EVENT_AREA_REGISTRY_UPDATED,
@@ -78,7 +79,7 @@ class PrefixKeeper:
     def start(self) -> Callable[[], None]:
         """Watch the home; returns what ends that."""
         bus = self._hass.bus
-        ends = [bus.async_listen(event, self._changed) for event in _REGISTRIES]
+        ends: list[CALLBACK_TYPE] = [bus.async_listen(event, self._changed) for event in _REGISTRIES]
         ends.append(bus.async_listen(EVENT_STATE_CHANGED, self._changed, event_filter=_comes_or_goes))
         ends.append(async_listen_entity_updates(self._hass, ASSISTANT, self._changed))
         ends.append(async_at_started(self._hass, self._changed))
@@ -93,10 +94,10 @@ class PrefixKeeper:
 
     async def current(self, llm_api: llm.APIInstance | None = None) -> Prefix:
         """The prefix as the home is now; `llm_api` is what a conversation was given, which may bring a new tool."""
-        if llm_api and self._prefix and llm_api.llm_context.device_id not in (None, *self._satellites):
+        if llm_api and self._prefix and (device_id := llm_api.llm_context.device_id):
             had = self._prefix.safe_names
-            if any(tool.name not in had for tool in llm_api.tools):
-                self._satellites.add(llm_api.llm_context.device_id)
+            if device_id not in self._satellites and any(tool.name not in had for tool in llm_api.tools):
+                self._satellites.add(device_id)
                 self._stale = True
         async with self._lock:
             if self._prefix is None or self._stale:

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
@@ -102,7 +102,7 @@ class Live:
         self._deltas: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._stack = ExitStack()
 
-    async def __aenter__(self) -> Live:
+    async def __aenter__(self) -> Self:
         session = self._stack.enter_context(chat_session.async_get_chat_session(self._hass))
         listener = lambda _, delta: self._deltas.put_nowait(delta)  # noqa: E731 - a callback of two arguments
         self._stack.enter_context(

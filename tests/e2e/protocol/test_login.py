@@ -9,8 +9,8 @@ import pytest
 
 from edge_agent.app import App
 from edge_agent.broker import Dialer
-from edge_agent.connection import connect
 from edge_agent.config.settings import Broker, Tls
+from edge_agent.connection import connect
 from edge_agent.doors.mqtt.claim import claim
 from edge_agent.errors import BrokerError
 from edge_agent.shipped import shipped

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from edge_agent import exchange
-from edge_agent.connection import connect
 from edge_agent.config.settings import Broker
+from edge_agent.connection import connect
 from edge_agent.wire import WireError
 
 LONG = "word " * 1000

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from edge_agent.connection import connect
 from edge_agent.config.settings import Broker
+from edge_agent.connection import connect
 from edge_agent.errors import BrokerError
 
 SLOW = {"write_tps": 50}
