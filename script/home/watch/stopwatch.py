@@ -2,7 +2,8 @@
 
 The interpreter itself tells when a function of the component, or one of Home Assistant's that it waits for, is entered
 and left (`sys.monitoring`), so nothing is sampled: a callback's time is divided among the innermost of those functions.
-What they call besides counts as theirs.
+What they call besides counts as theirs. Time is what the loop's thread worked, for a callback beside what the clock
+showed: when other threads and processes have the processor, that is not the component's doing.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import gc
 import sys
 import threading
 import time
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +53,7 @@ class Stopwatch:
         self._mark = 0.0
         self._collecting = 0.0
         self._callbacks = 0
-        self._longest: list[dict[str, Any]] = []
+        self._longest: dict[str, list[dict[str, Any]]] = {"all": [], "own": [], "clock": []}
         self._calls: defaultdict[str, int] = defaultdict(int)
         self._total: defaultdict[str, float] = defaultdict(float)
 
@@ -77,24 +79,25 @@ class Stopwatch:
         asyncio.Handle._run = timed  # noqa: SLF001
 
     def stop(self) -> dict[str, Any]:
-        """End, and return the longest callbacks in which the component had a part, times in milliseconds."""
+        """End, and return the callbacks in which the component had a part and that were longest; in milliseconds.
+
+        `own` is the component's work, `all` everybody's in that callback, and `clock` what the clock showed.
+        """
         asyncio.Handle._run = self._run  # noqa: SLF001
         gc.callbacks.remove(self._collected)
         sys.monitoring.set_events(_TOOL, 0)
         sys.monitoring.free_tool_id(_TOOL)
         self._thread = 0
         functions = {name: [self._calls[name], _ms(spent)] for name, spent in self._total.items()}
-        orders = {"longest": "held", "longest_own": "own"}
-        answer = {name: sorted(self._longest, key=lambda each: -each[key])[:KEPT] for name, key in orders.items()}
-        return {"callbacks": self._callbacks, **answer, "functions": functions}
+        return {"callbacks": self._callbacks, "longest": self._longest, "functions": functions}
 
     def _time(self, run: Callable[[], None]) -> None:
         self._stack.clear()
         self._spent = {}
         self._collecting = 0.0
-        began, busy = time.perf_counter(), time.thread_time()
+        began, worked = time.perf_counter(), time.thread_time()
         run()
-        held, busy = time.perf_counter() - began, time.thread_time() - busy
+        worked, took = time.thread_time() - worked, time.perf_counter() - began
         if not any(_is_ours(name) for name in self._spent):
             return
         self._callbacks += 1
@@ -102,11 +105,11 @@ class Stopwatch:
             self._total[name] += spent
         own = sum(spent for name, spent in self._spent.items() if _is_ours(name))
         parts = {name: _ms(spent) for name, spent in sorted(self._spent.items(), key=lambda item: -item[1])[:6]}
-        kept = {"held": _ms(held), "own": _ms(own), "cpu": _ms(busy), "gc": _ms(self._collecting), "parts": parts}
-        self._longest.append(kept)
-        if len(self._longest) > 100 * KEPT:
-            by = [sorted(self._longest, key=lambda each: -each[key])[:KEPT] for key in ("held", "own")]
-            self._longest = [*by[0], *(each for each in by[1] if each not in by[0])]
+        times = {"all": worked, "own": own, "clock": took, "gc": self._collecting}
+        seen = {**{name: _ms(spent) for name, spent in times.items()}, "parts": parts}
+        for order, longest in self._longest.items():
+            insort(longest, seen, key=lambda each: -each[order])
+            del longest[KEPT:]
 
     def _enter(self, code: CodeType) -> bool:
         """Note that a function was entered; False if nobody has to know of this one."""
@@ -131,8 +134,8 @@ class Stopwatch:
         return True
 
     def _charge(self) -> None:
-        """The time since the last step goes to the innermost function."""
-        now = time.perf_counter()
+        """The work since the last step goes to the innermost function."""
+        now = time.thread_time()
         if self._stack:
             self._spent[self._stack[-1]] += now - self._mark
         self._mark = now
@@ -145,7 +148,7 @@ class Stopwatch:
 
     def _collected(self, phase: str, _: dict[str, int]) -> None:
         if threading.get_ident() == self._thread:
-            now = time.perf_counter()
+            now = time.thread_time()
             self._collecting += now if phase == "stop" else -now
 
 
