@@ -84,7 +84,6 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             errors = await self._test(DEFAULT_ROOT, info.node)
             if not errors:
                 return self._create(DEFAULT_ROOT, info.node)
-        self._set_confirm_only()
         about = {"model": info.model, "engine": info.engine, "context": str(info.context)}
         return self.async_show_form(
             step_id="discovery_confirm",

@@ -63,7 +63,6 @@ async def test_a_discovered_node_is_confirmed_asked_for_a_token_and_set_up(hass:
     assert result["description_placeholders"]["model"] == "smollm2-135m"
     flow = hass.config_entries.flow.async_progress()[0]
     assert flow["context"]["title_placeholders"] == {"name": "attic", "model": "smollm2-135m"}
-    assert flow["context"]["confirm_only"]
 
     result = await hass.config_entries.flow.async_configure(result["flow_id"], {})
 
@@ -364,10 +363,9 @@ async def test_a_title_that_a_person_gave_survives_the_move(
 
 
 @pytest.mark.usefixtures("brief", "node")
-async def test_an_entry_moves_away_from_a_node_that_never_came(
-    hass: HomeAssistant, mqtt_mock: MqttMockHAClient
-) -> None:
-    entry = await set_up(hass)
+async def test_an_entry_that_was_never_loaded_moves_too(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> None:
+    entry = entry_of("attic")
+    entry.add_to_hass(hass)
     Node(hass, mqtt_mock, "cellar").online()
     result = await entry.start_reconfigure_flow(hass)
     result = await hass.config_entries.flow.async_configure(result["flow_id"], {**ATTIC, CONF_NODE: "cellar"})

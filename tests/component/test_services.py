@@ -53,6 +53,14 @@ async def test_asking_any_node_returns_its_answer(hass: HomeAssistant, node: Nod
     assert (request.edge["priority"], request.edge["timeout_s"]) == ("normal", 7.0)
 
 
+async def test_a_node_need_not_name_its_model(hass: HomeAssistant, node: Node) -> None:
+    node.online()
+    message = {"role": "assistant", "content": "Yes."}
+    node.on(lambda _: [Answer("final", {"choices": [{"index": 0, "message": message}]})])
+    await set_up(hass)
+    assert await ask(hass, prompt="Hi") == {"text": "Yes.", "usage": {}, "node": "attic"}
+
+
 async def test_a_chosen_node_answers_itself(hass: HomeAssistant, node: Node, mqtt_mock: MqttMockHAClient) -> None:
     node.online()
     cellar = Node(hass, mqtt_mock, "cellar")
