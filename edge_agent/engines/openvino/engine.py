@@ -23,7 +23,7 @@ from edge_agent.engines.options import checked
 from edge_agent.errors import ContextOverflow, ModelError, Unsupported
 from edge_agent.models.tokenizer import Tokenizer
 
-_CONTEXT: Final = 4096
+_CONTEXT: Final = 8192
 _BLOCK: Final = {"CPU": 32}
 """Tokens of one block of the prefix cache; 16 on every other device."""
 
@@ -37,6 +37,7 @@ _OPTIONS: Final = vol.Schema(
         vol.Optional("max_batched_tokens", default=None): vol.Any(None, vol.All(int, vol.Range(min=16, max=8192))),
         vol.Optional("threads", default=None): vol.Any(None, vol.All(int, vol.Range(min=1, max=1024))),
         vol.Optional("cache_dir", default=None): vol.Any(None, str),
+        vol.Optional("accurate", default=False): bool,
     }
 )
 
@@ -44,9 +45,10 @@ _OPTIONS: Final = vol.Schema(
 class OpenVinoEngine:
     """Options: `model` (a .gguf file or an OpenVINO folder) and how to run it.
 
-    `device` (CPU or GPU), `context` in tokens (by default the model's, at most 4,096), `parallel` turns, `cache_gb` for
+    `device` (CPU or GPU), `context` in tokens (by default the model's, at most 8,192), `parallel` turns, `cache_gb` for
     keys and values, `max_batched_tokens` read in one step (a step cannot be interrupted; by default what two cores read
-    in less than half a second), `threads`, `cache_dir` for the converted model.
+    in less than half a second), `threads`, `cache_dir` for the converted model, `accurate` for slower arithmetic in
+    which an answer does not depend on what runs beside it.
 
     Temperature None is the model's own default, and greedy where its files name none; so are the other None values.
     """
@@ -188,6 +190,8 @@ class OpenVinoEngine:
         scheduler.max_num_seqs = max(options["parallel"], 32)
         scheduler.enable_prefix_caching = True
         properties: dict[str, Any] = {} if options["threads"] is None else {"INFERENCE_NUM_THREADS": options["threads"]}
+        if options["accurate"]:  # Else a CPU with instructions for it computes in bf16 and quantised activations.
+            properties["EXECUTION_MODE_HINT"] = "ACCURACY"
         if options["device"] != "CPU":  # Kernels for a GPU take long to compile; those for a CPU are not kept.
             properties["CACHE_DIR"] = str(folder / "kernels")
         try:
