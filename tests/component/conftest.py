@@ -7,6 +7,7 @@ from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient
 
+from custom_components.edge_agent import client, config_flow
 from tests.component.node import Node
 
 
@@ -43,3 +44,10 @@ async def node(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> Node:
     """A node named `attic` that is not online yet; Home Assistant runs what it always runs."""
     assert await async_setup_component(hass, "homeassistant", {})
     return Node(hass, mqtt_mock)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not come, does not come: no flow has to wait for it."""
+    monkeypatch.setattr(config_flow, "SETTLE_S", 0.05)
+    monkeypatch.setattr(client, "SETTLE_S", 0.0)
