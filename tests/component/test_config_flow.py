@@ -13,7 +13,7 @@ from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.common import MockConfigEntry, async_fire_mqtt_message
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient
 
-from custom_components.edge_agent import client, exchange
+from custom_components.edge_agent import client, config_flow, exchange
 from custom_components.edge_agent.const import CONF_NODE, CONF_ROOT, DOMAIN
 from custom_components.edge_agent.subentry_flow import CONVERSATION_DEFAULTS, TASK_DEFAULTS
 from custom_components.edge_agent.wire import dumps, encode_presence, loads
