@@ -17,6 +17,9 @@ from .const import DOMAIN, LOGGER
 from .wire import is_segment
 
 _CONNECTIONS: Final[HassKey[dict[str, Connection]]] = HassKey(f"{DOMAIN}_connections")
+_QOS: Final = 0
+"""Nothing is acknowledged: a request that Home Assistant sends within 40 ms of an acknowledgement waits that long, for its
+connection delays small packets (no TCP_NODELAY). What is lost instead, the exchange asks for again."""
 _UP_S: Final = 10.0
 """How long the first subscription may take: Home Assistant gathers them for half a second, then the broker answers."""
 
@@ -62,8 +65,8 @@ class Connection:
         self._ends.append(mqtt.async_subscribe_connection_status(self._hass, self._connected))
         self._missing = set(self.client.filters)
         for topic in self.client.filters:
-            self._ends.append(await mqtt.async_subscribe(self._hass, topic, self._heard, 1, None))
-            self._ends.append(mqtt.async_on_subscribe_done(self._hass, topic, 1, self._subscribed(topic)))
+            self._ends.append(await mqtt.async_subscribe(self._hass, topic, self._heard, _QOS, None))
+            self._ends.append(mqtt.async_on_subscribe_done(self._hass, topic, _QOS, self._subscribed(topic)))
 
     @callback
     def _unsubscribe(self) -> None:

@@ -138,7 +138,7 @@ def reconnect(hass: HomeAssistant) -> None:
     """Bring the broker back: Home Assistant subscribes everything again, and the broker confirms it."""
     hass.data["mqtt"].client.connected = True
     async_dispatcher_send(hass, MQTT_CONNECTION_STATE, True)
-    async_dispatcher_send(hass, MQTT_PROCESSED_SUBSCRIPTIONS, [(topic, 1) for topic in subscribed(hass)])
+    async_dispatcher_send(hass, MQTT_PROCESSED_SUBSCRIPTIONS, [(topic, 0) for topic in subscribed(hass)])
 
 
 def subscribed(hass: HomeAssistant) -> set[str]:
