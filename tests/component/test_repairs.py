@@ -153,3 +153,8 @@ async def test_what_is_missing_on_the_way_to_the_broker_is_said(
     hass: HomeAssistant, entry: ConfigEntry, expected: set[str]
 ) -> None:
     assert {kind for kind in (issues.BROKER_OLD, issues.BROKER_OPEN) if issue(hass, kind)} == expected
+
+
+async def test_without_mqtt_nothing_is_said_of_a_broker(hass: HomeAssistant) -> None:
+    issues.check_broker(hass)
+    assert not ir.async_get(hass).issues
