@@ -24,7 +24,7 @@ from .client import SETTLE_S, Client, NodeView
 from .connection import connect, mqtt_entry, mqtt_loaded
 from .const import AI_TASK_DATA, CONF_NODE, CONF_ROOT, CONVERSATION, DOMAIN, LOGGER, MANUFACTURER
 from .subentry_flow import CONVERSATION_DEFAULTS, TASK_DEFAULTS, AITaskFlow, ConversationFlow
-from .wire import DEFAULT_ROOT, POOL, PROTOCOL, Info, Topics, WireError, decode_info, is_segment
+from .wire import DEFAULT_ROOT, POOL, PROTOCOL, Topics, WireError, decode_info, is_segment
 
 _TOKEN_S: Final = 30.0
 """How long a node may take for the one token it is asked for."""
@@ -44,9 +44,10 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     """One entry is one node."""
 
     VERSION = 1
+    _info: Info
+    """The card of a node that was discovered."""
 
     def __init__(self) -> None:
-        self._info: Info | None = None
         self._visible: list[str] = []
         self._words = ""
         """What the node itself says about an error."""
@@ -78,7 +79,6 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
 
     async def async_step_discovery_confirm(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask whether to use the node that was found."""
-        assert self._info is not None  # noqa: S101 - the step before has set it
         info, errors = self._info, {}
         if user_input is not None:
             errors = await self._test(DEFAULT_ROOT, info.node)

@@ -18,8 +18,8 @@ from .wire import is_segment
 
 _CONNECTIONS: Final[HassKey[dict[str, Connection]]] = HassKey(f"{DOMAIN}_connections")
 _QOS: Final = 0
-"""Nothing is acknowledged: a request that Home Assistant sends within 40 ms of an acknowledgement waits that long, for its
-connection delays small packets (no TCP_NODELAY). What is lost instead, the exchange asks for again."""
+"""Nothing is acknowledged: a request that Home Assistant sends within 40 ms of an acknowledgement waits that long, for
+its connection delays small packets (no TCP_NODELAY). What is lost instead, the exchange asks for again."""
 _UP_S: Final = 10.0
 """How long the first subscription may take: Home Assistant gathers them for half a second, then the broker answers."""
 

@@ -9,7 +9,7 @@ import custom_components.edge_agent
 
 ROOT = Path(custom_components.edge_agent.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-MAX_LINES_FILE, MAX_LINES_FUNCTION, MAX_LINES_COMPONENT = 350, 60, 4000
+MAX_LINES_FILE, MAX_LINES_FUNCTION, MAX_LINES_COMPONENT = 350, 60, 5300
 
 
 def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:

@@ -65,9 +65,9 @@ def hub(monkeypatch) -> Iterator[type[Hub]]:
     """A hub on loopback, as the one that the hub's library asks."""
 
     class Mine(Hub):
-        files = dict(FILES)  # noqa: RUF012 - this very test's
-        cuts: list[int] = []  # noqa: RUF012 - this very test's
-        asked: list[tuple[str, str | None]] = []  # noqa: RUF012 - this very test's
+        files = dict(FILES)
+        cuts: list[int] = []
+        asked: list[tuple[str, str | None]] = []
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Mine)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
