@@ -24,7 +24,7 @@ from .client import SETTLE_S, Client, NodeView
 from .connection import connect, mqtt_entry, mqtt_loaded
 from .const import AI_TASK_DATA, CONF_NODE, CONF_ROOT, CONVERSATION, DOMAIN, LOGGER, MANUFACTURER
 from .subentry_flow import CONVERSATION_DEFAULTS, TASK_DEFAULTS, AITaskFlow, ConversationFlow
-from .wire import DEFAULT_ROOT, POOL, PROTOCOL, Topics, WireError, decode_info, is_segment
+from .wire import DEFAULT_ROOT, POOL, PROTOCOL, Info, Topics, WireError, decode_info, is_segment
 
 _TOKEN_S: Final = 30.0
 """How long a node may take for the one token it is asked for."""

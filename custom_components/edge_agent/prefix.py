@@ -113,7 +113,7 @@ class PrefixKeeper:
 
     async def _renew(self) -> None:
         before, now = self._prefix, await self.current()
-        if before is None or before != now or not self._hass.is_running:
+        if before != now:
             await self._announce()
 
     @callback
