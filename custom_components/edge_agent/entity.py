@@ -1,5 +1,6 @@
 """What entities have in common: the node's device or one of their own, and availability."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, override
 
@@ -109,7 +110,7 @@ class ModelEntity(Entity):
             area=area,
             sampling=sampling,
             priority=priority,
-            timeout_s=timeout_s,
+            deadline=time.monotonic() + timeout_s,
         )
 
     @callback

@@ -1,5 +1,6 @@
 """One turn of a conversation: ask the node, carry out what it calls, ask again, until it has answered."""
 
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from .house import repair
 from .house.confirm import Done, confirmation
 from .house.speech import Speakable
 from .prompt import Prefix, messages
+
+_LEAST_S: Final = 0.1
+"""The shortest time that the wire knows: a request that comes too late is refused by the node."""
 
 type Delta = conversation.AssistantContentDeltaDict | conversation.ToolResultContentDeltaDict
 
@@ -46,7 +50,8 @@ class Turn:
     sampling: Mapping[str, Any]
     """The fields of the request that say how to answer, as OpenAI names them."""
     priority: str
-    timeout_s: float
+    deadline: float
+    """On the monotonic clock: however often the model is asked, the turn ends by then."""
 
     async def converse(self, language: str, *, confirm: bool) -> None:
         """Speak, and act as often as it takes.
@@ -98,8 +103,9 @@ class Turn:
     async def _deltas(self, body: Mapping[str, Any], voice: Speakable | None, around: Round) -> AsyncGenerator[Delta]:
         """The answer as deltas of a chat log; a call that cannot be made is answered right behind it."""
         yield {"role": "assistant"}
+        left = max(_LEAST_S, self.deadline - time.monotonic())
         with wire_errors(self.who):
-            async with aclosing(self.client.ask(body, target=self.target, timeout_s=self.timeout_s)) as replies:
+            async with aclosing(self.client.ask(body, target=self.target, timeout_s=left)) as replies:
                 async for reply in replies:
                     for piece in around.reader.take(reply):
                         match piece:
