@@ -45,7 +45,7 @@ class App:
         self.boot = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"  # Sorts by time for `Presence`.
         self._stopping = asyncio.Event()
         self._failure: OperatorError | None = None
-        self._model = resident.name(config)
+        self._model, self._engine = resident.name(config), resident.engine_name(config)
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
         self.supervisor = Supervisor(self._create, config.template, patience, self._engine_changed)
         self.scheduler = Scheduler(
@@ -154,7 +154,7 @@ class App:
             node=self.config.node,
             software=__version__,
             model=self._model,
-            engine=self.config.engine.name,
+            engine=self._engine,
             template=loaded.template_name,
             context=can.context,
             limits={name: getattr(limits, name) for name in _LIMITS},

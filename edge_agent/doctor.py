@@ -103,7 +103,7 @@ async def _agent(config: Config) -> Finding:
 async def _model(config: Config) -> Finding:
     found = resident.model(config)
     if found is None:
-        return Finding("model", True, f"the engine {config.engine.name} needs none")
+        return Finding("model", True, f"the engine {resident.engine_name(config)} needs none")
     if isinstance(found, Path):
         return Finding("model", True, str(found))
     if not download.is_present(found, config.data_dir):
@@ -113,7 +113,7 @@ async def _model(config: Config) -> Finding:
 
 async def _engine(config: Config) -> Finding:
     """Import the runtime in a process of its own: native code may take the process with it."""
-    name = config.engine.name
+    name = resident.engine_name(config)
     code = "import sys; from edge_agent.engines import registry; registry.load(sys.argv[1])"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, name), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE

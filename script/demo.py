@@ -15,14 +15,12 @@ from home import agents
 from home.process import Ended
 from rich.console import Console
 
-from edge_agent import config
+from edge_agent import config, resident
 from edge_agent.cli.ask import Answer, body, converse
 from edge_agent.cli.caller import Caller
 from edge_agent.cli.download import fetch
 from edge_agent.client import Client
-from edge_agent.engines import registry
 from edge_agent.errors import OperatorError
-from edge_agent.models import catalogue
 from edge_agent.mosquitto import private_broker
 from edge_agent.wire import WireError
 
@@ -55,8 +53,7 @@ def show(error: Exception, folder: Path) -> None:
 def prepare(file: Path) -> config.Config:
     """Load the agent's configuration, and see that its model is here."""
     settings = config.load(file, os.environ)
-    if registry.needs_model(settings.engine.name):
-        found = catalogue.resolve(settings.model, catalogue.load(settings.models))
+    if found := resident.model(settings):
         title = found.name if isinstance(found, Path) else found.title
         model = found if isinstance(found, Path) else fetch(found, settings.data_dir)
         told("model", f"{title}, {model.stat().st_size / 1e6:.0f} MB")
@@ -73,7 +70,7 @@ async def demo(arguments: argparse.Namespace, settings: config.Config) -> None:
     async with agents.started(settings.source) as agent, caller.connect() as client:
         with console.status("the agent loads the model; the first time it converts it, too"):
             model = await agents.ready(client, NODE, agent)
-        told("agent", f"{model} on {settings.engine.name}, ready after {time.monotonic() - began:.1f} s")
+        told("agent", f"{model} on {resident.engine_name(settings)}, ready after {time.monotonic() - began:.1f} s")
         await ask(client, caller, arguments.ask)
         if arguments.keep:
             told("kept", "everything runs until Ctrl-C; in another terminal:\n")

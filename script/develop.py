@@ -19,6 +19,7 @@ from home.frontend import Home, Refused
 from home.homeassistant import PASSWORD, USER, home_assistant
 from home.process import Ended
 
+from edge_agent import resident
 from edge_agent.errors import OperatorError
 from edge_agent.mosquitto import free_port
 
@@ -66,7 +67,10 @@ async def develop(folder: Path, port: int) -> None:
         settings = prepare(agents.configured(folder, NODE, mqtt.login()))
         with console.status("the agent loads the model; the first time it converts it, too"):
             agent = await running.enter_async_context(agents.serving(settings.source))
-        told("agent", f"{settings.model} on {settings.engine.name}, ready after {time.monotonic() - began:.1f} s")
+        told(
+            "agent",
+            f"{settings.model} on {resident.engine_name(settings)}, ready after {time.monotonic() - began:.1f} s",
+        )
         with console.status("Home Assistant starts"):
             whole = await running.enter_async_context(home_assistant(folder / "homeassistant", port))
             told("home", f"Home Assistant, started after {time.monotonic() - began:.1f} s")

@@ -103,7 +103,7 @@ class Broker:
 class Engine:
     """The runtime that answers, and how it is kept alive."""
 
-    name: str = _set("openvino", rules.text("an engine's name"), "engine, or `package.module:Class` of your own")
+    name: str = _set("auto", rules.text("an engine's name"), "engine, or `package.module:Class`; `auto` is the model's")
     options: Mapping[str, Any] = _set(
         _nothing, rules.mapping(), "what this engine takes; see docs/hardware.md", "{}", hide=True
     )
