@@ -52,23 +52,21 @@ ACTION
 
 import sys
 
-from device import Runner
-from faults import Machine, Script
+from device import Machine
+from faults import Script
 from flags import parse
 from output import Stdout
+from program import Console
 from signals import Signals
+from variants import Context, Prefill
 
-VARIANTS = {"console": Runner}
+PROGRAMS = {"console": Console, "context": Context, "prefill": Prefill}
 
 
 def main() -> None:
-    signals = Signals()
-    out = Stdout(1)
-    machine = Machine(out, signals)
-    variant = VARIANTS[machine.variant]
-    runner = variant(parse(sys.argv, variant.flags), machine, Script(machine.script))
-    out.put("build time: Feb 13 2025 15:44:57\n")
-    runner.main()
+    machine = Machine(Stdout(1), Signals())
+    program = PROGRAMS[machine.variant]
+    program(parse(sys.argv, program.flags), machine, Script(machine.script)).main()
 
 
 if __name__ == "__main__":

@@ -1,287 +1,217 @@
-"""The program: start-up, the prompt loop, and a run of the model at the real one's pace."""
+"""The device's condition, and one run of the model on it at the real one's pace."""
 
-import json
 import os
-import select
+import sys
 import time
-from itertools import chain, cycle
-from pathlib import Path
+from collections import deque
+from itertools import chain, count, cycle
 
-import flags as cli
-from faults import echo, garbage
 from output import Bar
 from signals import die
-from tokenizer import Tokenizer
 
-POSITIONS = 1024
+STEPS_PER_S = 14.0
+BLOCK_S = 0.4
 GROUP = 3
-LOAD_S = 18.0
-SHUTDOWN_S = 2.0
-SPIN_S = 0.001
-POLL_S = 0.01
 SHORTEST_NAP_S = 0.001
-FAILED = 255
-DEVICE_LINES = {
-    "get_device": (381, "Get AXCL device failed{0x80300001}, find total 0 device."),
-    "set_device": (386, "Set AXCL device failed{0x80300186}."),
-    "engine_init": (393, "axclrtEngineInit"),
-    "create_handle": (409, "AX_ENGINE_CreateHandle"),
+STDERR = 2
+PRESETS = {
+    "link": ["[2025-11-09 08:46:00.029][10994][W][device manager][listen][292]: device 1 link is slow"],
+    "dead": [
+        "[2025-11-09 08:46:00.029][10994][W][device manager][listen][292]: device 1 is dead",
+        *(f"[2025-11-09 08:46:00.{30 + n}][10994][C][device][print][{n}]: dma status 0x{n:08x}" for n in range(200)),
+    ],
 }
 
 
-class Runner:
-    """The axcl-llm console: one line is one prompt, and nothing is remembered between two."""
+class Machine:
+    """How fast the device is, what it says unasked, what is broken. Holds the program's only stdout."""
 
-    flags = cli.FLAGS
-    mark = ">> "
-    positions = POSITIONS
+    def __init__(self, out, signals):
+        self.out, self.signals = out, signals
+        self.speed = float(os.environ.get("STANDIN_SPEED", "1"))
+        self.variant = os.environ.get("STANDIN_VARIANT", "console")
+        self.script = os.environ.get("STANDIN_SCRIPT")
+        self.broken = 0
+        self.fresh()
 
-    def __init__(self, options, machine, script):
-        self.options, self.machine, self.script = options, machine, script
-        self.out = machine.out
-        self.runs = 0
-        self._input = bytearray()
-        self._ended = False
+    def fresh(self):
+        """A new run. A dead device stays dead."""
+        self.pace = 1.0
+        self.endless = None
+        self.forced = deque()
 
-    def main(self):
-        self.start()
-        if getattr(self.options, "continue"):
-            self.out.put('Type "q" to exit, Ctrl+c to stop current running\n')
-        if self.options.prompt:
-            self.answer(self.options.prompt.encode(errors="surrogateescape"))
-        if getattr(self.options, "continue"):
-            self.converse()
-        time.sleep(SHUTDOWN_S / self.machine.speed)
-        self.out.flush()
-        os._exit(0)
+    def step_s(self, tokens=1):
+        """What a step takes: a token, or a block of the prompt."""
+        return self.pace * (1 / STEPS_PER_S if tokens == 1 else BLOCK_S) / self.speed
 
-    # Start
+    def nap(self, seconds):
+        """Real seconds become the stand-in's."""
+        time.sleep(seconds / self.speed)
 
-    def start(self):
-        options, out = self.options, self.out
-        self._bars = 0
-        self._trouble(0)
-        out.log("I", "Init", 111, "LLM init start")
-        self._bar = Bar(out, options.axmodel_num + 3, "count")
-        if options.tokenizer_type != 2:
-            out.log("E", "CreateTokenizer", 0, "unknown tokenizer type")
-            die("SEGV")
-        ids = self.connect()
-        if ids is None:
-            self.fail("tokenizer")
-        self.bos, self.eos = ids
-        self._step("tokenizer init ok")
-        embed = Path(options.filename_tokens_embed)
-        if not embed.is_file() or embed.stat().st_size != options.tokens_embed_num * options.tokens_embed_size * 2:
-            self.fail("embed")
-        self._step("embed_selector init ok")
-        for layer in range(options.axmodel_num):
-            if not Path(options.template_filename_axmodel.replace("%d", str(layer))).is_file():
-                self.fail("layer", layer)
-            self._step(f"init {layer} axmodel ok,remain_cmm(-1 MB)")
-        if not Path(options.filename_post_axmodel).is_file():
-            self.fail("post")
-        self._step("init post axmodel ok\n")
-        self.facts()
-        self._load_config()
-        out.log("I", "Init", 288, "LLM init ok")
+    def suffer(self, fault):
+        getattr(self, "_" + fault["do"])(fault)
 
-    def connect(self):
-        self.tokenizer = Tokenizer(self.options.filename_tokenizer_model, self.out)
-        return self.tokenizer.start()
-
-    def facts(self):
-        self.out.log("I", "Init", 226, "max_token_len : 1024")
-        self.out.log("I", "Init", 231, "kv_cache_size : 256, kv_cache_num: 1024")
-
-    def _step(self, message):
-        time.sleep(LOAD_S / self.machine.speed / (self.options.axmodel_num + 3))
-        self._bar.step(message)
-        self._bars += 1
-        self._trouble(self._bars)
-
-    def _trouble(self, bars):
-        for fault in self.script.due("start", 0, bars):
-            if fault["do"] == "fail":
-                self.fail(fault["error"], max(bars - 2, 0))
-            self.machine.suffer(fault)
-
-    def fail(self, what, layer=0):
-        options, out = self.options, self.out
-        if what == "tokenizer":
-            text = f"tokenizer.Init({options.filename_tokenizer_model}, {int(options.bos)}, {int(options.eos)}) failed"
-        elif what == "embed":
-            text = (
-                f"embed_selector.Init({options.filename_tokens_embed}, {options.tokens_embed_num}, "
-                f"{options.tokens_embed_size}) failed"
-            )
-        elif what == "post":
-            text = f"init post axmodel({options.filename_post_axmodel}) failed"
-        else:
-            text = f"init axmodel({options.template_filename_axmodel.replace('%d', str(layer))}) failed"
-        if what in DEVICE_LINES:
-            out.log("E", "init", *DEVICE_LINES[what])
-        out.log("E", "Init", 0, text)
-        out.flush()
-        os._exit(FAILED)
-
-    def _load_config(self):
-        try:
-            told = json.loads(Path("post_config.json").read_bytes())
-        except OSError:
-            self.out.log("E", "load_config", 274, "config file(post_config.json) open failed")
-            self.out.log("W", "Init", 285, "load postprocess config(post_config.json) failed")
+    def _lines(self, fault):
+        lines = fault["text"] if "text" in fault else PRESETS[fault["preset"]]
+        data = "".join(f"{line}\n" for line in lines).encode()
+        to = STDERR if fault.get("to") == "stderr" else self.out.fd
+        if "inside" in fault:
+            self.out.interrupt_next_piece(fault["inside"], to, data)
             return
-        pretty = json.dumps(told, indent=4, sort_keys=True)
-        self.out.log("I", "load_config", 282, f"load config: \n{pretty}\n")
+        if to == self.out.fd and not fault.get("raw"):
+            self.out.flush()
+        self.out.raw(data, to)
 
-    # Prompt loop
+    def _errors(self, fault):
+        self.broken = fault.get("steps", sys.maxsize)
 
-    def converse(self):
-        while True:
-            self.out.say(self.mark)
-            line = self._line()
-            if line == b"q":
-                break
-            if line:
-                self.answer(line)
-            elif self._ended:
-                time.sleep(SPIN_S)
-        for fault in self.script.due("quit", self.runs):
-            self.machine.suffer(fault)
+    def _silence(self, fault):
+        end = time.monotonic() + fault.get("seconds", float("inf"))
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 3600))
 
-    def _line(self):
-        """Up to a newline, which is taken away; what is left at the end of input; then nothing, for ever."""
-        due, since = self.script.pending(self.runs), time.monotonic()
-        while (end := self._input.find(b"\n")) < 0 and not self._ended:
-            if self.script:
-                if self.script.read():
-                    due, since = self.script.pending(self.runs), time.monotonic()
-                while due and time.monotonic() - since >= due[0].get("at", 0) / 1000:
-                    fault = due.popleft()
-                    if self.script.take(fault, self.runs):
-                        self.machine.suffer(fault)
-                if not select.select([0], [], [], POLL_S)[0]:
-                    continue
-            data = os.read(0, 4096)
-            self._ended = not data
-            self._input += data
-        if end < 0:
-            end = len(self._input)
-        line = bytes(self._input[:end])
-        del self._input[: end + 1]
-        return line
+    def _deaf(self, fault):
+        self.signals.ignore(fault["signals"])
 
-    # One run
+    def _crash(self, fault):
+        if "exit" in fault:
+            self.out.flush()
+            os._exit(fault["exit"])
+        die(fault.get("signal", "SEGV"))
 
-    def answer(self, line):
-        """From the line to the last byte before the prompt mark."""
-        self.script.read()
-        self.machine.fresh()
-        for fault in self.script.due("encode", self.runs):
-            self.machine.suffer(fault)
-        ids = self.tokenizer.encode(line)
-        ids = [self.bos] * bool(self.options.bos) + ids + [self.eos] * bool(self.options.eos)
-        self.run(ids)
-        self.runs += 1
+    def _endless(self, fault):
+        self.endless = fault.get("ids", [])
 
-    def run(self, ids):
-        if not ids or not all(0 <= id_ < self.options.tokens_embed_num for id_ in ids):
-            die("SEGV")  # No first token, or a read far outside of the embeddings.
-        self.machine.signals.stop = False
-        start = time.monotonic()
-        written = self.steps(ids)
-        self.out.say("\n\n")
-        self._end(0, ids)
-        rate = (len(ids) + len(written)) / max(time.monotonic() - start, 1e-6)
-        self.out.log("N", "Run", 610, f"hit eos,avg {rate:.2f} token/s\n")
-        self._end(1, ids)
-        text = self.tokenizer.decode(written)
-        self._end(2, ids)
-        if not self.options.live_print:
-            self.out.put(f"{text}\n")
-        return text
+    def _tokens(self, fault):
+        self.forced.extend(fault["ids"])
 
-    def _end(self, at, ids):
-        for fault in self.script.due("end", self.runs, at, ids):
-            self.machine.suffer(fault)
+    def _slow(self, fault):
+        self.pace = fault["times"]
 
-    def steps(self, ids):
-        """One token a step, read or written; what was written."""
-        written, group = [], []
+
+class Run:
+    """From the first token of `fresh`, after what is resident, to the last one written.
+
+    The prompt goes in by `block` tokens a step, one in the console; SIGINT is seen between two layers.
+    """
+
+    def __init__(self, program, ids, fresh, positions, block=1):
+        self.program, self.machine, self.out = program, program.machine, program.out
+        self.ids, self.fresh, self.block = ids, fresh, block
+        self.positions = positions
+        self.written = []
+        self._source = self._again = None
+        self._start = self._first = time.monotonic()
+        self._options, self._eos = program.options, program.eos
+
+    def go(self):
+        """The ids written."""
+        group = []
         bar = Bar(self.out, self.positions, "token")
-        source = None
-        for step in range(self.positions):
-            if self.machine.signals.stop:
-                break
-            self._moment(step, ids, written)
-            whole = self._layers()
-            if not self.options.live_print:
+        done = len(self.ids) - len(self.fresh)
+        while done < self.positions and not self.machine.signals.stop:
+            take = max(min(self.block, len(self.ids) - done), 1)
+            self._moment(done, take)
+            whole = self._layers(self.machine.step_s(self.block if done < len(self.ids) else 1))
+            done += take
+            if not self._options.live_print:
                 bar.step()
-            if step + 1 < len(ids):
+            if done < len(self.ids):
                 continue
-            source = source or self._tokens(ids)
-            token = self._next(source, ids, whole)
-            if token == self.eos:
+            token = self._next(whole)
+            if token == self._eos:
                 self._print(group)
                 break
-            written.append(token)
+            self.written.append(token)
             group.append(token)
             if len(group) == GROUP:
                 self._print(group)
                 group = []
-        return written
+        return self.written
 
-    def _moment(self, step, ids, written):
-        faults = list(self.script.due("read", self.runs, step, ids)) if step < len(ids) else []
-        if step + 1 >= len(ids):
-            faults += self.script.due("write", self.runs, len(written), ids)
-        for fault in faults:
-            self.machine.suffer(fault)
+    def rate(self):
+        """Tokens a second: with all that was read in it, unless that is told apart as ttft."""
+        tokens, since = (len(self.ids), self._start) if self.block == 1 else (0, self._first)
+        return (tokens + len(self.written)) / max(time.monotonic() - since, 1e-6)
 
-    def _layers(self):
-        """Whether every layer was run; SIGINT is seen between two."""
-        machine = self.machine
-        if machine.broken:
+    def _moment(self, done, take):
+        """Every fault of the prompt tokens that go in now, and of the token that is written then."""
+        program = self.program
+        if not program.script:
+            return
+        for at in range(done, min(done + take, len(self.ids))):
+            program.trouble("read", at, self.ids)
+        if done + take >= len(self.ids):
+            program.trouble("write", len(self.written), self.ids)
+
+    def _layers(self, seconds):
+        """Whether every layer was run."""
+        machine, layers = self.machine, self._options.axmodel_num
+        self._garbled = machine.broken > 0
+        if self._garbled:
             machine.broken -= 1
-            for _ in range(self.options.axmodel_num):
+            for _ in range(layers):
                 self.out.log("E", "inference", 529, "AX_ENGINE_Execute")
-            self._garbled = True
-        else:
-            self._garbled = False
-        end = time.monotonic() + machine.step_s
-        nap = max(machine.step_s / self.options.axmodel_num, SHORTEST_NAP_S)
+        end = time.monotonic() + seconds
+        nap = max(seconds / layers, SHORTEST_NAP_S)
         while (left := end - time.monotonic()) > 0:
             if machine.signals.stop:
                 return False
             time.sleep(min(left, nap))
         return True
 
-    def _tokens(self, ids):
-        told = self.script.answer(self.runs, ids)
-        if told is None:
-            told = {"ids": echo(ids, self.eos)}
-        self._again = None
-        self._answer = told["ids"] or [ids[0]]
-        self._garbage = garbage(ids, self.eos, self.options.tokens_embed_num)
-        if told.get("eos", True):
-            return chain(told["ids"], cycle([self.eos]))
-        return cycle(self._answer)
-
-    def _next(self, source, ids, whole):
+    def _next(self, whole):
         machine = self.machine
-        if machine.forced:
-            return machine.forced.popleft()
-        if not whole:
-            return ids[len(ids) // 2]  # The post model has run on a half-done step.
+        if self._source is None:
+            self._answer()
         if self._garbled:
             return next(self._garbage)
-        token = next(source)
-        if token == self.eos and machine.endless is not None:
-            self._again = self._again or cycle(machine.endless or self._answer)
-            return next(self._again)
-        return token
+        if not whole:
+            return self.ids[len(self.ids) // 2]  # The post model has run on a half-done step.
+        if machine.forced:
+            return machine.forced.popleft()
+        token = next(self._source)
+        if token != self._eos or machine.endless is None:
+            return token
+        self._again = self._again or cycle(machine.endless or self._body)
+        return next(self._again)
+
+    def _answer(self):
+        """The first token: what the script or the prompt wants said."""
+        self._first = time.monotonic()
+        if self.block > 1:
+            self.out.log("I", "Run", 0, f"ttft: {(self._first - self._start) * 1000:.2f} ms")
+        told = self.program.script.answer(self.program.runs, self.ids)
+        if told is None:
+            told = {"ids": echo(self.ids, self._eos)}
+        self._body = told["ids"] or [self.ids[0]]
+        self._source = chain(told["ids"], cycle([self._eos])) if told.get("eos", True) else cycle(self._body)
+        self._garbage = garbage(self.ids, self._eos, self._options.tokens_embed_num)
 
     def _print(self, group):
-        if group and self.options.live_print:
-            self.out.piece(self.tokenizer.decode(group))
+        if group and self._options.live_print:
+            self.out.piece(self.program.tokenizer.decode(group))
+
+
+def echo(ids, eos):
+    """The last user's text as a chat template leaves it in the ids; all of them if there is no such thing.
+
+    A turn is begin, role, newline, text, end (which is eos), newline: the newline is what stands between an end and a
+    begin.
+    """
+    begin = ids[0]
+    try:
+        end = len(ids) - 1 - ids[::-1].index(eos)
+        start = end - 1 - ids[:end][::-1].index(begin)
+        newline = ids[end + 1]
+    except (ValueError, IndexError):
+        return [id_ for id_ in ids if id_ != eos]
+    body = ids[start + 1 : end]
+    return body[body.index(newline) + 1 :] if newline in body else body
+
+
+def garbage(ids, eos, limit):
+    """Tokens as a dead device makes them: any, but never the end."""
+    for number in count(sum(ids)):
+        token = number * 2654435761 % limit
+        yield token if token != eos else 0
