@@ -5,12 +5,14 @@ WireError                    what a client is told, with a code of the wire (wir
 ├── ContextOverflow          … make the prompt shorter: says by how many tokens
 ├── Unsupported              … ask another engine: this one cannot
 └── EngineFailed             … try again: the engine died, stalled or is not up
-    └── EngineStalled        it still runs but neither reads nor writes
+    ├── EngineStalled        it still runs but neither reads nor writes
+    └── DeviceLost           … later: only the person at the host can bring the device back
 OperatorError                the person at the host must act; printed as one line
 ├── ConfigError              … correct the configuration: names file, path and what is allowed
 ├── BrokerError              … look at the broker, its address or its credentials
 ├── NodeNameTaken            … give one of two agents another node name
 └── ModelError               … fetch the model again, or free some disk
+    └── ModelUnreachable     … look at the network, or try again later
 """
 
 from __future__ import annotations
@@ -65,6 +67,10 @@ class EngineStalled(EngineFailed):
     """The engine still runs but made no progress for too long."""
 
 
+class DeviceLost(EngineFailed):
+    """The device is out of order, and starting the engine again does not help: a person must reset it."""
+
+
 class OperatorError(Exception):
     """Something only the person at the host can mend. `exit_code` is the process's."""
 
@@ -93,6 +99,12 @@ class ModelError(OperatorError):
     """The model's files are missing, damaged or do not fit."""
 
     exit_code: ClassVar[int] = 66  # EX_NOINPUT
+
+
+class ModelUnreachable(ModelError):
+    """The model could not be fetched this time."""
+
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL
 
 
 def first(group: BaseExceptionGroup[E]) -> E:

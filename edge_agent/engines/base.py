@@ -103,14 +103,17 @@ class Health:
     detail: str = ""
     memory: int = 0
     running: int = 0
+    lost: bool = False
+    """Whether only a person can help: see `errors.DeviceLost`."""
 
 
 class Engine(Protocol):
     """A runtime with a model resident.
 
     Built as `Engine(options)` where options is the mapping `engine.options` of the configuration, checked by the engine
-    itself. Raises `errors.EngineFailed` for a runtime that died or refused to load, `errors.ContextOverflow` for a
-    prompt that does not fit (before anything runs), `errors.Unsupported` for what `capabilities` denies.
+    itself. Raises `errors.EngineFailed` for a runtime that died or refused to load (`errors.DeviceLost` if to start it
+    again is vain), `errors.ContextOverflow` for a prompt that does not fit (before anything runs),
+    `errors.Unsupported` for what `capabilities` denies.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None: ...

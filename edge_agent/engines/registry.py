@@ -14,19 +14,21 @@ from edge_agent.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where an engine's class is, as `package.module:Class`, and whether it is native code.
+    """Where an engine's class is, as `package.module:Class`, whether it is native code and whether it loads a model.
 
     Native code crashes and hangs in ways no exception reports, so it lives in a child process.
     """
 
     target: str
     native: bool
+    model: bool
 
 
 ENGINES: Final[Mapping[str, Runtime]] = MappingProxyType(
     {
-        "echo": Runtime("edge_agent.engines.echo:EchoEngine", native=False),
-        "openvino": Runtime("edge_agent.engines.openvino:OpenVinoEngine", native=True),
+        "echo": Runtime("edge_agent.engines.echo:EchoEngine", native=False, model=False),
+        "openvino": Runtime("edge_agent.engines.openvino:OpenVinoEngine", native=True, model=True),
+        "axera": Runtime("edge_agent.engines.axera:AxeraEngine", native=False, model=True),  # Decision 10 says why.
     }
 )
 
@@ -47,7 +49,7 @@ def load(name: str) -> type[Engine]:
 
 def needs_model(name: str) -> bool:
     """Whether this engine loads a model from files; it is then told where as the option `model`."""
-    return name in ENGINES and ENGINES[name].native
+    return name in ENGINES and ENGINES[name].model
 
 
 def create(name: str, options: Mapping[str, Any]) -> Engine:

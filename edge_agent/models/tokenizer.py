@@ -97,6 +97,11 @@ class Tokenizer:
             plain += text[end:]
         return ids + self._words(plain)
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+        return self._whole.get_vocab_size()
+
     def decoder(self) -> Decoder:
         """A fresh incremental decoder for one answer."""
         return Decoder(self)

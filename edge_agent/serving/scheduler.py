@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_agent.chat.request import ChatRequest
-from edge_agent.errors import EngineFailed
+from edge_agent.errors import DeviceLost, EngineFailed
 from edge_agent.serving.backlog import Backlog, Key, Priority, Ticket
 from edge_agent.serving.events import Accepted, Done, Emit, Failed, Queued
 from edge_agent.serving.meter import Meter
@@ -245,7 +245,8 @@ class Scheduler:
         except EngineFailed as error:
             self._supervisor.broke(loaded, error)
             ticket.attempts += 1
-            again = not turn.produced and ticket.attempts < _ATTEMPTS and not self.draining
+            hope = ticket.attempts < _ATTEMPTS and not isinstance(error, DeviceLost)
+            again = hope and not turn.produced and not self.draining
             told = EngineFailed(brief(error.message), code=error.code.name, retry_after_s=error.retry_after_s)
             return None if again else Failed(told)
         except WireError as error:

@@ -16,7 +16,7 @@ from typing import Final
 
 from edge_agent.chat.template import choose
 from edge_agent.engines.base import Engine, Health
-from edge_agent.errors import ConfigError, EngineFailed, EngineStalled, OperatorError
+from edge_agent.errors import ConfigError, DeviceLost, EngineFailed, EngineStalled, OperatorError
 from edge_agent.serving.turn import Loaded
 
 _LOG = logging.getLogger(__name__)
@@ -111,11 +111,18 @@ class Supervisor:
         self.restarts = 0
 
     async def run(self) -> None:
-        """Keep an engine running until cancelled; one that has failed is tried again now and then, or by `reload`."""
+        """Keep an engine running until cancelled; one that has failed is tried again now and then, or by `reload`.
+
+        One whose device is lost waits for `reload`.
+        """
         while True:
             self._ordered.clear()
+            patience: float | None = self._patience.failed_s
             try:
                 await self._live()
+            except DeviceLost as error:
+                self._move(Sign.GAVE_UP, error.message)
+                patience = None  # To load a card that is wedged again and again does it no good.
             except OperatorError as error:
                 self._move(Sign.GAVE_UP, str(error))
                 if isinstance(error, ConfigError):
@@ -128,7 +135,7 @@ class Supervisor:
             if self.phase is Phase.RECOVERING:
                 await self._recover()
             if self.phase is Phase.FAILED:
-                await self._linger()
+                await self._linger(patience)
 
     def broke(self, loaded: Loaded, error: EngineFailed) -> None:
         """Report that a turn saw this engine fail; the first report counts, and no other turn goes there."""
@@ -169,6 +176,8 @@ class Supervisor:
         bad = 0
         while True:
             self.health = await engine.health()
+            if self.health.lost:
+                return DeviceLost(self.health.detail)
             bad = 0 if self.health.ok else bad + 1
             if bad >= 2:
                 return EngineStalled(self.health.detail or "the engine does not answer")
@@ -177,10 +186,10 @@ class Supervisor:
             if done:
                 return broken.result()
 
-    async def _linger(self) -> None:
+    async def _linger(self, patience_s: float | None) -> None:
         """Stay failed for a while, or until an operator orders otherwise."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience.failed_s):
+            async with asyncio.timeout(patience_s):
                 await self._ordered.wait()
                 self._move(Sign.RETRY)
 

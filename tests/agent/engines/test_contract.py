@@ -29,6 +29,7 @@ ENGINES = {
     "echo-plain": lambda request: create("echo", {**request.getfixturevalue("echo_options"), **PLAIN}),
     "echo-process": lambda request: ProcessEngine("echo", request.getfixturevalue("echo_options")),
     "openvino": lambda request: create("openvino", request.getfixturevalue("openvino_options")),
+    "axera": lambda request: create("axera", request.getfixturevalue("axera_options")),
 }
 
 
@@ -38,6 +39,12 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     async with ENGINES[request.param](request) as engine:
         yield engine
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= children
+
+
+@pytest.fixture
+def constrained(engine):
+    if not engine.capabilities.constrained:
+        pytest.skip("this engine cannot constrain, and says so")
 
 
 @pytest.fixture
@@ -165,6 +172,18 @@ async def test_scores_are_log_probabilities_and_prefer_the_obvious(engine, chat)
         assert math.exp(paris) + math.exp(london) + math.exp(kettle) <= 1.01
 
 
+@pytest.mark.parametrize("how", [{"regex": "(yes|no)"}, {"json_schema": "{}"}, {"calls": '{"properties": {}}'}])
+async def test_an_engine_obeys_a_constraint_or_refuses_it(engine, chat, answer, how):
+    sampling = replace(SAMPLING, constraint=Constraint(**how, param="response_format"))
+    if engine.capabilities.constrained:
+        assert await answer(engine, chat("Is the sky blue?"), sampling)
+    else:
+        with pytest.raises(Unsupported) as caught:
+            await answer(engine, chat("Is the sky blue?"), sampling)
+        assert caught.value.param == "response_format"
+
+
+@pytest.mark.usefixtures("constrained")
 async def test_a_json_schema_is_obeyed(engine, chat, answer, text):
     schema = {
         "type": "object",
@@ -187,6 +206,7 @@ async def test_a_json_schema_is_obeyed(engine, chat, answer, text):
     assert written["where"] in ("kitchen", "Küche")
 
 
+@pytest.mark.usefixtures("constrained")
 async def test_a_regular_expression_is_obeyed(engine, chat, answer, text):
     constraint = Constraint(regex="(yes|no)")
     pieces = await answer(engine, chat("Is the sky blue?"), Sampling(max_tokens=20, constraint=constraint))
@@ -207,6 +227,7 @@ SIGNATURES = [
 HERMES = template.PREAMBLE.format(signatures="".join(f"\n{json.dumps(each)}" for each in SIGNATURES))
 
 
+@pytest.mark.usefixtures("constrained")
 @pytest.mark.parametrize("several", [True, False])
 async def test_a_call_fits_its_tool(engine, chat, answer, text, several):
     constraint = Constraint(calls=json.dumps(TOOLS), several=several, param="tools")
@@ -221,6 +242,7 @@ async def test_a_call_fits_its_tool(engine, chat, answer, text, several):
         assert arguments.get("lamp") in (["Küche", "attic"] if name == "turn_on" else [None])
 
 
+@pytest.mark.usefixtures("constrained")
 async def test_text_is_free_where_tools_may_be_called(engine, chat, answer, text):
     prompt = chat("What is the capital of France?")
     constraint = Constraint(calls=json.dumps(TOOLS), param="tools")
@@ -230,6 +252,7 @@ async def test_text_is_free_where_tools_may_be_called(engine, chat, answer, text
     assert (bound[-1].finish, bound[-1].usage.prompt) == ("stop", free[-1].usage.prompt)
 
 
+@pytest.mark.usefixtures("constrained")
 async def test_what_was_prepared_is_read_by_a_turn_with_a_constraint(engine, chat, answer):
     constraint = Constraint(calls=json.dumps(TOOLS), param="tools")
     prompt = chat("What is the capital of France?", system="Prepared for calls. " * 100)
@@ -274,7 +297,8 @@ async def test_an_overlong_prompt_says_by_how_many_tokens(engine, chat, answer):
 
 
 async def test_an_answer_stops_at_the_end_of_the_context(engine, chat, answer):
-    prompt = chat("Tell me a story.", system="a b c d e f g h " * 250)
+    fill = (engine.capabilities.context - 50) // 8
+    prompt = chat("Tell me a story.", system="a b c d e f g h " * fill)
     room = engine.capabilities.context - await engine.count(prompt)
     assert 0 < room < 100
     last = (await answer(engine, prompt, Sampling(max_tokens=1000)))[-1]
