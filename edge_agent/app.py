@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import secrets
 import signal
 import time
@@ -23,14 +24,17 @@ from edge_agent.errors import ConfigError, ModelError, OperatorError, first
 from edge_agent.memory import resident_bytes
 from edge_agent.models import download
 from edge_agent.models.catalogue import Entry
+from edge_agent.notify import Notifier
 from edge_agent.serving.backlog import Backlog
 from edge_agent.serving.scheduler import Job, Scheduler
-from edge_agent.serving.supervisor import Patience, Supervisor
+from edge_agent.serving.supervisor import Patience, Phase, Supervisor
 from edge_agent.serving.turn import Rules
 from edge_agent.wire import Info, State
 
 _LOG = logging.getLogger(__name__)
 _GOODBYE_S: Final = 5.0
+_CLOSING_S: Final = 40.0
+"""An engine is closed, the broker hears goodbye: what every phase and every stop may take besides its own time."""
 _LIMITS: Final = ("request_bytes", "chunk_bytes", "final_bytes", "max_tokens", "timeout_s", "max_timeout_s")
 _CAPABILITIES: Final = ("constrained", "logprobs", "parallel", "prefix_cache", "scores")
 _MEMORY_STEP: Final = 16 << 20
@@ -40,14 +44,16 @@ _MEMORY_STEP: Final = 16 << 20
 class App:
     """One node. `run` serves until `stop` is called, a signal comes or its broker name turns out to be taken."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
         self.config = config
         self.boot = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"  # Sorts by time for `Presence`.
         self._stopping = asyncio.Event()
         self._failure: OperatorError | None = None
         self._model, self._engine = resident.name(config), resident.engine_name(config)
+        self._systemd, self._told, self._percent = Notifier(environ), Phase.LOADING, 0
         patience = Patience(config.engine.start_s, config.engine.restarts, config.engine.restart_window_s)
-        self.supervisor = Supervisor(self._create, config.template, patience, self._engine_changed)
+        self._patience = dataclasses.replace(patience, health_s=self._systemd.interval_s(patience.health_s))
+        self.supervisor = Supervisor(self._create, config.template, self._patience, self._engine_changed)
         self.scheduler = Scheduler(
             Backlog[Job](config.backlog.size, config.backlog.per_client),
             self.supervisor,
@@ -60,6 +66,7 @@ class App:
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve; raises `OperatorError` for what only a person can mend. `started` is called once signals are heard."""
+        self._report()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -92,6 +99,7 @@ class App:
             _LOG.info("stopping; %d answers may take %g s, or stop again", running, self.config.limits.drain_s)
         else:
             _LOG.info("stopping")
+        self._systemd.stopping("stopping", self.config.limits.drain_s + _CLOSING_S)
         self._stopping.set()
 
     def _reload(self) -> None:
@@ -115,10 +123,13 @@ class App:
         model = resident.model(self.config)
         return download.ensure(model, self.config.data_dir, self._going_on) if isinstance(model, Entry) else model
 
-    def _going_on(self, _done: int, _total: int) -> None:
-        """Call off a download once the node is to stop."""
+    def _going_on(self, done: int, total: int) -> None:
+        """Call off a download once the node is to stop; one that gets on may take its time."""
         if self._stopping.is_set():
             raise ModelError("the node was stopped while its model was being fetched")
+        percent, self._percent = self._percent, 100 * done // total if total else 0
+        if self._percent > percent:
+            self._systemd.busy(f"fetching {self._model}, {self._percent} %", self._bound_s())
 
     def _phase(self) -> str:
         return "draining" if self.scheduler.draining else self.supervisor.phase.announced
@@ -166,6 +177,24 @@ class App:
 
     def _engine_changed(self) -> None:
         self.scheduler.wake()
+        self._report()
+
+    def _report(self) -> None:
+        """Tell systemd of a move, and of a look that found the engine well: nothing else feeds its watchdog."""
+        phase, why, before = self.supervisor.phase, self.supervisor.why, self._told
+        self._told = phase
+        if phase is not Phase.READY:
+            self._systemd.busy(f"{phase.announced} {self._model}" + (f": {why}" if why else ""), self._bound_s())
+        elif before is not Phase.READY:
+            self._systemd.ready(f"ready: {self._model}")
+        elif self.supervisor.health.ok:
+            self._systemd.well()
+
+    def _bound_s(self) -> float:
+        """How long the supervisor may be busy before its next move."""
+        patience = self._patience
+        waits = {Phase.RECOVERING: patience.backoff_max_s, Phase.FAILED: patience.failed_s}
+        return waits.get(self.supervisor.phase, 0.0) + patience.start_s + _CLOSING_S
 
 
 def public(config: Config) -> dict[str, Any]:

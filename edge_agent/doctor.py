@@ -78,8 +78,8 @@ async def _broker(config: Config) -> Finding:
     return Finding("broker", True, f"{speaks}, shared subscriptions")
 
 
-async def _agent(config: Config) -> Finding:
-    """What this node's own presence says, if an agent runs."""
+async def presence(config: Config) -> NodeView:
+    """What this node's own presence on the broker says; offline where it says nothing."""
     async with connect(config.broker, f"doctor-{secrets.token_hex(4)}") as client:
         view = NodeView(config.node)
         try:
@@ -90,6 +90,12 @@ async def _agent(config: Config) -> Finding:
                         break
         except TimeoutError:
             pass
+    return view
+
+
+async def _agent(config: Config) -> Finding:
+    """Whether an agent runs, and how it does."""
+    view = await presence(config)
     if not view.online or view.state is None:
         return Finding("agent", True, f"{config.node} is not running", "edge-agent run starts it")
     detail = f"{config.node} is {view.state.phase}"

@@ -212,6 +212,44 @@ def admin(
     operating.order(_caller(context, broker, name, node, 10), op, level)
 
 
+service = typer.Typer(help="Run the agent with the machine, by systemd.", no_args_is_help=True)
+app.add_typer(service, name="service", rich_help_panel=_SERVING)
+User = Annotated[bool, Option("--user", metavar="", help="For yourself, by your own service manager; else by root.")]
+Root = Annotated[Path | None, Option(metavar="DIR", help="Below this folder, as in an image; nothing is started.")]
+DryRun = Annotated[bool, Option("--dry-run", metavar="", help="Only tell what would be done.")]
+
+
+@service.command("install")
+def service_install(context: typer.Context, *, user: User = False, root: Root = None, dry_run: DryRun = False) -> None:
+    """Install the unit, enable and start it. It runs this very installation, with the --config that is given.
+
+    Settings that name files only root may read, and a configured accelerator, are let through. Again, it changes what
+    has changed.
+    """
+    from edge_agent.cli import service as managing
+    from edge_agent.service import Service
+
+    managing.install(Service(user=user, root=root), context.obj, user=user, dry_run=dry_run)
+
+
+@service.command("status")
+def service_status(*, user: User = False, root: Root = None) -> None:
+    """Tell what systemd knows of it, and how the node does. Exit code 1 when it does not run."""
+    from edge_agent.cli import service as managing
+    from edge_agent.service import Service
+
+    raise typer.Exit(managing.status(Service(user=user, root=root)))
+
+
+@service.command("uninstall")
+def service_uninstall(*, user: User = False, root: Root = None, dry_run: DryRun = False) -> None:
+    """Stop it and remove what install made. Settings and models stay."""
+    from edge_agent.cli import service as managing
+    from edge_agent.service import Service
+
+    managing.uninstall(Service(user=user, root=root), dry_run=dry_run)
+
+
 @app.command(rich_help_panel=_CARING)
 def bench(
     context: typer.Context,
