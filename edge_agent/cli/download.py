@@ -52,11 +52,12 @@ def fetch(entry: Entry, data_dir: Path) -> Path:
 
 @contextmanager
 def _bar(title: str) -> Iterator[storage.Progress]:
+    from rich import progress as rich  # noqa: PLC0415 - as above
     from rich.console import Console  # noqa: PLC0415 - slow to load, and only for a person
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.DownloadColumn())
+    speeds = (rich.TransferSpeedColumn(), rich.TimeRemainingColumn())
+    with rich.Progress(*columns, *speeds, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:

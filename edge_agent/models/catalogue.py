@@ -25,6 +25,11 @@ class File:
     path: str
     size: int | None = None
     sha256: str | None = None
+    machine: str | None = None
+    """The kind of machine that needs it, as `uname -m` says; None means any."""
+    executable: bool = False
+    blob: str | None = None
+    """Git's checksum, which the hub knows of small files; never in a catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,15 @@ def _files(value: Any) -> tuple[File, ...]:
 _SHA256: Final = _text("a SHA-256 in hexadecimal", r"[0-9a-f]{64}")
 _NAME: Final = vol.Schema(_text("a name of a-z 0-9 . _ -", r"[a-z0-9][a-z0-9._-]{0,63}"))
 _WORDS: Final = _text("text", r"(?s:.+)")
-_FILE: Final = vol.Schema({vol.Required("path"): inside, "size": _bytes, "sha256": _SHA256})
+_FILE: Final = vol.Schema(
+    {
+        vol.Required("path"): inside,
+        "size": _bytes,
+        "sha256": _SHA256,
+        "machine": _text("a machine as `uname -m` says", r"[a-z0-9_]+"),
+        "executable": bool,
+    }
+)
 _HUB: Final = vol.Schema(
     {
         vol.Required("repo"): _text("owner/name", r"[\w.-]+/[\w.-]+"),

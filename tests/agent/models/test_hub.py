@@ -1,125 +1,109 @@
-import hashlib
-import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+"""Downloads in this process, from a hub that breaks off, lies, is busy or is away."""
+
+import errno
+import logging
+import os
+import random
 
 import pytest
 
-from edge_agent.errors import ModelError
+from edge_agent.errors import ModelError, ModelUnreachable
 from edge_agent.models import download
 from edge_agent.models.catalogue import Entry, File, HubSource
 
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-CHUNK = 1 << 16
-FILES = {"weights/model.bin": bytes(range(256)) * 8192, "weights/config.json": b"{}", "README.md": b"not wanted"}
+MODEL, CONFIG = "weights/model.bin", "weights/config.json"
+FILES = {MODEL: random.Random(4).randbytes(1 << 21), CONFIG: b"{}", "README.md": b"not wanted"}
+SIZE = len(FILES[MODEL])
+WEIGHTS = File("weights/*")
 
 
-def entry(*files: File) -> Entry:
-    return Entry("some", "Some model", "MIT", 128, "openvino", HubSource("me/some", REVISION, files))
+@pytest.fixture(autouse=True)
+def _files(hub) -> None:
+    hub.files = dict(FILES)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of a hub as a download needs. Each of `cuts` ends an answer so early."""
-
-    files: dict[str, bytes]
-    cuts: list[int]
-    asked: list[tuple[str, str | None]]
-
-    def log_message(self, *_args: object) -> None:
-        """Keep the test's output clean."""
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        name = path.removeprefix(f"/me/some/resolve/{REVISION}/")
-        if path == f"/api/models/me/some/revision/{REVISION}":
-            self.answer(200, json.dumps(self.info()).encode(), {"Content-Type": "application/json"})
-        elif name not in self.files:
-            self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        else:
-            content, asked = self.files[name], self.headers.get("Range")
-            self.asked.append((name, asked))
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            self.answer(206 if asked else 200, content[start:], {})
-
-    def info(self) -> dict:
-        siblings = []
-        for name, content in FILES.items():
-            sibling: dict = {"rfilename": name, "size": len(content), "blobId": "0"}
-            if name.endswith(".bin"):
-                sibling["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
-            siblings.append(sibling)
-        return {"id": "me/some", "sha": REVISION, "siblings": siblings}
-
-    def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        cut = self.cuts.pop(0) if self.cuts and len(content) > 1000 else len(content)
-        self.wfile.write(content[:cut])
+def found(folder) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".verified.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.fixture
-def hub(monkeypatch) -> Iterator[type[Hub]]:
-    """A hub on loopback, as the one that the hub's library asks."""
-
-    class Mine(Hub):
-        files = dict(FILES)
-        cuts: list[int] = []
-        asked: list[tuple[str, str | None]] = []
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mine)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    monkeypatch.setattr(  # made of the address when the library is imported
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
-    yield Mine
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_the_wanted_files_are_fetched_verified_and_kept(hub, tmp_path):
-    told: list[tuple[int, int]] = []
-    total = sum(len(FILES[name]) for name in FILES if name.startswith("weights/"))
-    folder = download.ensure(entry(File("weights/*")), tmp_path, lambda done, of: told.append((done, of)))
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert found.pop(".verified.json")
-    assert found == {name: FILES[name] for name in FILES if name.startswith("weights/")}
+def test_the_wanted_files_are_fetched_verified_and_kept(ours, tmp_path):
+    entry, told = ours.entry(WEIGHTS), []
+    total = SIZE + 2
+    folder = download.ensure(entry, tmp_path, lambda done, of: told.append((done, of)))
+    assert found(folder) == {name: FILES[name] for name in (MODEL, CONFIG)}
     assert told == sorted(told)
     assert told[-1] == (total, total)
-    hub.asked.clear()
-    assert download.is_present(entry(File("weights/*")), tmp_path)
-    assert download.ensure(entry(File("weights/*")), tmp_path) == folder
-    assert hub.asked == []
+    ours.paths.clear()
+    assert download.is_present(entry, tmp_path)
+    assert download.ensure(entry, tmp_path) == folder
+    assert ours.paths == [], "what is here costs nothing"
 
 
-def test_one_file_alone_is_what_the_engine_loads(hub, tmp_path):
-    path = download.ensure(entry(File("weights/model.bin")), tmp_path)
-    assert path.read_bytes() == FILES["weights/model.bin"]
-    assert len(hub.asked) == 1
+def test_one_file_alone_is_what_the_engine_loads(ours, tmp_path):
+    assert download.ensure(ours.entry(File(MODEL)), tmp_path).read_bytes() == FILES[MODEL]
+    assert ours.asked == [(MODEL, 0)]
 
 
-def test_a_connection_that_breaks_is_taken_up_again(hub, tmp_path):
-    hub.cuts.append(10 * CHUNK)
-    path = download.ensure(entry(File("weights/model.bin")), tmp_path)
-    assert path.read_bytes() == FILES["weights/model.bin"]
-    assert hub.asked == [("weights/model.bin", None), ("weights/model.bin", f"bytes={10 * CHUNK}-")]
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", [{}, {"reset": True}, {"no_length": True}])
+def test_a_connection_that_breaks_anywhere_is_taken_up_again(ours, tmp_path, seed, kind):
+    chance = random.Random(seed)
+    for _ in range(4):
+        ours.fail(after=chance.randrange(SIZE // 3), **kind)
+    path = download.ensure(ours.entry(File(MODEL)), tmp_path)
+    assert path.read_bytes() == FILES[MODEL]
+    assert not ours.faults, "every cut happened"
+    if not kind.get("reset"):  # A reset may overtake what was sent before it.
+        assert ours.sent == SIZE, "not a byte came twice"
 
 
-def test_a_download_that_was_called_off_goes_on_where_it_stopped(hub, tmp_path):
-    wanted = entry(File("weights/model.bin"))
+def test_a_hub_that_only_ever_hangs_up_is_given_up(ours, tmp_path):
+    ours.fail(20, after=0)
+    with pytest.raises(ModelUnreachable, match="what has come is kept"):
+        download.ensure(ours.entry(File(MODEL)), tmp_path)
+    assert len(ours.asked) == 6
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hub_is_waited_for_as_long_as_it_asks(ours, tmp_path, caplog, status):
+    ours.busy = 1
+    for failure in ({"headers": {"Retry-After": "1"}}, {}, {"status": None, "after": 1000}, {}):
+        ours.fail(**{"status": status, **failure})
+    with caplog.at_level(logging.WARNING):
+        assert download.ensure(ours.entry(File(MODEL)), tmp_path).read_bytes() == FILES[MODEL]
+    assert [line.rsplit("again in ")[1] for line in caplog.messages] == ["0 s", "1 s", "0 s", "0 s", "0 s"]
+    assert ours.sent == SIZE
+
+
+def test_a_hub_that_asks_for_an_hour_is_not_waited_for(ours, tmp_path):
+    ours.fail(status=429, headers={"Retry-After": "3600"})
+    with pytest.raises(ModelUnreachable, match="cannot be fetched now: 429"):
+        download.ensure(ours.entry(File(MODEL)), tmp_path)
+
+
+def test_a_download_is_called_off_while_it_waits(ours, tmp_path):
+    ours.fail(status=503, headers={"Retry-After": "100"})
+
+    class Enough(Exception):
+        pass
+
+    def progress(_done: int, _total: int) -> None:
+        if ours.asked:
+            raise Enough
+
+    with pytest.raises(Enough):
+        download.ensure(ours.entry(File(MODEL)), tmp_path, progress)
+
+
+def test_a_download_that_was_called_off_goes_on_where_it_stopped(ours, tmp_path):
+    wanted = ours.entry(File(MODEL))
 
     class Enough(Exception):
         pass
 
     def progress(done: int, _total: int) -> None:
-        if done > 10 * CHUNK:
+        if done > SIZE // 2:
             raise Enough
 
     with pytest.raises(Enough):
@@ -127,45 +111,114 @@ def test_a_download_that_was_called_off_goes_on_where_it_stopped(hub, tmp_path):
     assert not download.is_present(wanted, tmp_path)
     told: list[int] = []
     path = download.ensure(wanted, tmp_path, lambda done, _: told.append(done))
-    assert path.read_bytes() == FILES["weights/model.bin"]
-    assert hub.asked == [("weights/model.bin", None), ("weights/model.bin", f"bytes={10 * CHUNK}-")]
-    assert told[0] > 10 * CHUNK, "progress counts what was there"
+    assert path.read_bytes() == FILES[MODEL]
+    (_, first), (_, second) = ours.asked
+    assert first == 0
+    assert second > SIZE // 2
+    assert min(each for each in told if each) > SIZE // 2, "progress counts what was there"
+
+
+def test_a_hub_without_ranges_sends_everything_again(ours, tmp_path):
+    ours.fail(after=SIZE // 2)
+    ours.fail(no_ranges=True)
+    assert download.ensure(ours.entry(File(MODEL)), tmp_path).read_bytes() == FILES[MODEL]
+    assert ours.sent == SIZE // 2 + SIZE
+
+
+def test_a_hub_that_tells_no_size_is_asked_for_everything_again(ours, tmp_path):
+    ours.told = lambda sibling: {**sibling, "size": None}
+    ours.fail(after=SIZE // 2)
+    assert download.ensure(ours.entry(File(MODEL)), tmp_path).read_bytes() == FILES[MODEL]
+    assert [start for _, start in ours.asked] == [0, 0]
+
+
+def test_a_file_that_nothing_is_known_of_is_refused(ours, tmp_path):
+    ours.told = lambda sibling: {"rfilename": sibling["rfilename"]}
+    with pytest.raises(ModelError, match=rf"tells neither size nor checksum of {MODEL}"):
+        download.ensure(ours.entry(WEIGHTS), tmp_path)
+    known = [File(MODEL, size=SIZE), File(CONFIG, size=2)]
+    assert set(found(download.ensure(ours.entry(*known), tmp_path))) == {MODEL, CONFIG}
 
 
 @pytest.mark.parametrize(
     ("file", "sent", "problem"),
     [
-        (File("weights/model.bin"), b"\0" * len(FILES["weights/model.bin"]), "is not the expected file"),
-        (File("weights/model.bin"), FILES["weights/model.bin"][:-1], "has 2097151 bytes instead of 2097152|onsistency"),
+        (File(MODEL), b"\0" * SIZE, f"{MODEL} is not the expected file"),
+        (File(MODEL), FILES[MODEL][:-1], f"has {SIZE - 1} bytes instead of {SIZE}"),
+        (File(MODEL), FILES[MODEL] + b"\0", f"bytes instead of {SIZE}"),
+        (File(CONFIG), b"[]", f"{CONFIG} is not the expected file"),
         (File("README.md", sha256="0" * 64), FILES["README.md"], "README.md is not the expected file"),
-        (File("README.md", size=3), FILES["README.md"], "README.md has 10 bytes instead of 3|onsistency"),
-        (File("*.gguf"), b"", r"me/some has no \*\.gguf at 0123456789ab: correct the catalogue"),
+        (File("README.md", size=3), FILES["README.md"], "README.md has 10 bytes instead of 3"),
     ],
 )
-def test_what_the_hub_sends_is_not_believed(hub, tmp_path, file, sent, problem):
-    hub.files[file.path] = sent
+def test_what_the_hub_sends_is_not_believed(ours, tmp_path, file, sent, problem):
+    ours.sends[file.path] = sent
+    entry = ours.entry(file)
     with pytest.raises(ModelError, match=problem):
-        download.ensure(entry(file), tmp_path)
-    assert not download._home(entry(file), tmp_path).exists()
-    hub.files |= FILES
-    if file.size is None and file.sha256 is None and file.path in FILES:
-        assert download.ensure(entry(file), tmp_path).read_bytes() == FILES[file.path]
+        download.ensure(entry, tmp_path)
+    assert not download._home(entry, tmp_path).exists()
+    ours.sends.clear()
+    if file in (File(MODEL), File(CONFIG)):
+        assert download.ensure(entry, tmp_path).read_bytes() == FILES[file.path], "the next try does not meet it again"
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/outside"])
-def test_no_file_is_put_outside_its_folder(hub, tmp_path, monkeypatch, name):
-    offered = {"id": "me/some", "sha": REVISION, "siblings": [{"rfilename": name, "size": 1, "blobId": "0"}]}
-    monkeypatch.setattr(hub, "info", lambda _: offered)
+def test_no_file_is_put_outside_its_folder(ours, tmp_path, name):
+    ours.told = lambda sibling: {**sibling, "rfilename": name}
     with pytest.raises(ModelError, match="offers a file outside its folder"):
-        download.ensure(entry(File("*")), tmp_path)
-    assert hub.asked == []
+        download.ensure(ours.entry(File("*")), tmp_path)
+    assert ours.asked == []
 
 
-@pytest.mark.usefixtures("hub")
-def test_an_unknown_revision_and_an_absent_hub_are_explained(tmp_path, monkeypatch):
+def test_a_file_that_is_gone_from_the_hub_is_the_catalogues_matter(ours, tmp_path):
+    with pytest.raises(ModelError, match=r"me/some has no \*\.gguf at 0123456789ab: correct the catalogue"):
+        download.ensure(ours.entry(File("*.gguf")), tmp_path)
+
+
+def test_an_unknown_revision_is_told_from_an_absent_hub(ours, tmp_path, monkeypatch):
     unknown = Entry("some", "x", "MIT", 1, "openvino", HubSource("me/some", "f" * 40, (File("*"),)))
-    with pytest.raises(ModelError, match=r"me/some cannot be fetched: .*check the network, the proxy and HF_ENDPOINT"):
+    with pytest.raises(ModelError, match=r"me/some at f{12} cannot be had: 404.*correct repo and revision") as caught:
         download.ensure(unknown, tmp_path)
+    assert caught.value.exit_code == 66
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match=r"me/some cannot be fetched: .*check the network"):
-        download.ensure(entry(File("*")), tmp_path)
+    with pytest.raises(
+        ModelUnreachable, match=r"me/some cannot be fetched now: .*HF_ENDPOINT, then try again"
+    ) as caught:
+        download.ensure(ours.entry(File("*")), tmp_path)
+    assert caught.value.exit_code == 75
+
+
+def test_a_model_larger_than_the_disk_is_refused_before_a_byte_is_fetched(ours, tmp_path):
+    with pytest.raises(ModelError, match=r"needs 1000000\d\d\d MB free and has"):
+        download.ensure(ours.entry(File(MODEL, size=10**15)), tmp_path)
+    assert ours.asked == []
+
+
+def test_a_disk_that_fills_up_is_named_and_not_the_network(ours, tmp_path):
+    entry = ours.entry(File(MODEL))
+    part = download._home(entry, tmp_path).parent / ".partial" / download._home(entry, tmp_path).name / "files"
+    (part / "weights").mkdir(parents=True)
+    (part / f"{MODEL}.part").symlink_to("/dev/full")
+    with pytest.raises(ModelError, match=os.strerror(errno.ENOSPC)) as caught:
+        download.ensure(entry, tmp_path)
+    assert "network" not in str(caught.value)
+    assert caught.value.exit_code == 66
+
+
+def test_only_what_was_damaged_is_fetched_again(ours, tmp_path):
+    entry = ours.entry(WEIGHTS)
+    folder = download.ensure(entry, tmp_path)
+    ours.asked.clear()
+    (folder / CONFIG).write_bytes(b"[]")
+    assert not download.is_present(entry, tmp_path)
+    assert found(download.ensure(entry, tmp_path)) == {name: FILES[name] for name in (MODEL, CONFIG)}
+    assert ours.asked == [(CONFIG, 0)]
+
+
+def test_a_catalogue_that_asks_for_more_gets_that_alone(ours, tmp_path):
+    download.ensure(ours.entry(File(MODEL)), tmp_path)
+    ours.asked.clear()
+    more = ours.entry(File(MODEL), File("README.md"))
+    assert not download.is_present(more, tmp_path)
+    assert set(found(download.ensure(more, tmp_path))) == {MODEL, "README.md"}
+    assert ours.asked == [("README.md", 0)]
