@@ -113,8 +113,9 @@ class Child:
         pattern = re.compile(re.escape(pattern)) if isinstance(pattern, bytes) else pattern
         end = time.monotonic() + PATIENCE_S
         while (match := pattern.search(self.printed, self._read)) is None:
-            assert time.monotonic() < end, f"{pattern} did not come: {self.printed[self._read :]!r}"
-            assert self._more(1.0) is not None, f"{pattern} did not come: {self.printed[self._read :]!r}"
+            more = self._more(1.0)
+            assert more is not None, f"ended without {pattern.pattern!r}: {self.printed[-500:]!r}"
+            assert time.monotonic() < end, f"{pattern.pattern!r} did not come: {self.printed[-500:]!r}"
         start, self._read = self._read, match.end()
         return self.printed[start : match.end()]
 

@@ -12,7 +12,7 @@ from signals import die
 STEPS_PER_S = 14.0
 BLOCK_S = 0.4
 GROUP = 3
-SHORTEST_NAP_S = 0.001
+SHORTEST_NAP_S, LONGEST_NAP_S = 0.001, 0.01
 STDERR = 2
 PRESETS = {
     "link": ["[2025-11-09 08:46:00.029][10994][W][device manager][listen][292]: device 1 link is slow"],
@@ -153,7 +153,7 @@ class Run:
             for _ in range(layers):
                 self.out.log("E", "inference", 529, "AX_ENGINE_Execute")
         end = time.monotonic() + seconds
-        nap = max(seconds / layers, SHORTEST_NAP_S)
+        nap = min(max(seconds / layers, SHORTEST_NAP_S), LONGEST_NAP_S)
         while (left := end - time.monotonic()) > 0:
             if machine.signals.stop:
                 return False

@@ -22,6 +22,8 @@ def test_an_answer_is_framed_byte_by_byte(stage):
         f"\033[1;30;35m[N][                             Run][ 610]: hit eos,avg {rate} token/s\n\033[0m\n>> "
     )
     assert float(rate) > 0
+    known = rb"\x1b\[1;30;35m\[N\]\[ *Run\]\[ *\d+\]: hit eos,avg (\S+) token/s\n\x1b\[0m\n>> \Z"
+    assert re.search(known, child.printed)
 
 
 def test_three_tokens_are_a_piece_and_the_end_decodes_them_all(stage, address):
@@ -46,10 +48,7 @@ def test_every_flush_is_where_it_is(stage, address):
 
 
 def test_a_character_over_two_pieces_is_broken_in_the_stream_and_whole_in_the_end(stage, address):
-    answer = stage.ready().ask("ab🙂c")
-    assert answer.decode().startswith("ab\ufffd\ufffd\ufffd\ufffdc\n\n") or answer.startswith(
-        "ab\ufffd\ufffdc".encode()
-    )
+    assert stage.ready().ask("ab🙂c").decode().startswith("ab\ufffd\ufffd\ufffd\ufffdc\n\n")
     assert address.text(address.decoded()[-1]) == "ab🙂c"
 
 
@@ -217,11 +216,10 @@ def test_only_the_eos_of_the_tokenizer_ends_an_answer(stage, address):
 
 def test_nothing_is_printed_while_a_prompt_is_read(stage, address):
     last = len(address.chat("hello")) - 1
-    stage.script({"when": "read", "at": last, "do": "silence"}, {"when": "read", "at": last, "do": "crash"})
-    stage.script({"when": "read", "at": last, "do": "crash"})
+    stage.script({"when": "read", "at": last, "do": "crash", "exit": 7})
     child = stage.ready()
     child.write(b"hello\n")
-    assert child.ended()[:2] == (-signal.SIGSEGV, b"")
+    assert child.ended() == (7, b"", b"")
 
 
 def test_reading_and_writing_take_their_time_by_the_token(stage, address):
