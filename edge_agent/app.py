@@ -190,11 +190,11 @@ class App:
         elif self.supervisor.health.ok:
             self._systemd.well()
 
-    def _bound_s(self) -> float:
-        """How long the supervisor may be busy before its next move."""
-        patience = self._patience
-        waits = {Phase.RECOVERING: patience.backoff_max_s, Phase.FAILED: patience.failed_s}
-        return waits.get(self.supervisor.phase, 0.0) + patience.start_s + _CLOSING_S
+    def _bound_s(self) -> float | None:
+        """How long the supervisor may be busy before its next move; a failed engine may wait for a person."""
+        if self.supervisor.phase is Phase.FAILED:
+            return None
+        return self._patience.backoff_max_s + self._patience.start_s + _CLOSING_S
 
 
 def public(config: Config) -> dict[str, Any]:

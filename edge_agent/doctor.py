@@ -8,10 +8,10 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edge_agent import resident
 from edge_agent.broker import Dialer
@@ -19,7 +19,8 @@ from edge_agent.client import NodeView
 from edge_agent.config import Config
 from edge_agent.connection import connect
 from edge_agent.engines import base
-from edge_agent.errors import OperatorError
+from edge_agent.engines.axera import card
+from edge_agent.errors import ModelError, OperatorError
 from edge_agent.memory import available_bytes
 from edge_agent.models import download
 from edge_agent.models.catalogue import Entry
@@ -49,14 +50,15 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
         if failed & _NEEDS.get(name, set()):
             continue
         try:
-            finding = await look(config)
+            found = await look(config)
         except (OperatorError, WireError) as error:
-            finding = Finding(name, False, str(error), _REMEDIES[name])
+            found = Finding(name, False, str(error), _REMEDIES[name])
         except TimeoutError:
-            finding = Finding(name, False, f"nothing came for {config.engine.start_s:g} s", _REMEDIES[name])
-        if not finding.ok:
-            failed.add(name)
-        yield finding
+            found = Finding(name, False, f"nothing came for {config.engine.start_s:g} s", _REMEDIES[name])
+        for finding in [found] if isinstance(found, Finding) else found:
+            if not finding.ok:
+                failed.add(name)
+            yield finding
 
 
 async def _broker(config: Config) -> Finding:
@@ -132,6 +134,11 @@ async def _engine(config: Config) -> Finding:
     return Finding("engine", False, detail, _REMEDIES["engine"])
 
 
+async def _card(config: Config) -> list[Finding]:
+    """An AXERA card, its driver and its files; nothing where another engine is configured and no such card is here."""
+    return [Finding(*sign) async for sign in card.examine(await asyncio.to_thread(_on_card, config))]
+
+
 async def _disk(config: Config) -> Finding:
     folder = config.data_dir
     while not folder.exists():
@@ -141,7 +148,9 @@ async def _disk(config: Config) -> Finding:
 
 
 async def _memory(config: Config) -> Finding:
-    return _enough("memory", available_bytes(), _need(config), "available", "choose a smaller model")
+    options = _on_card(config)
+    need = _need(config) if options is None else _SLACK + card.on_host(options)
+    return _enough("memory", available_bytes(), need, "available", "choose a smaller model")
 
 
 def _enough(name: str, free: int, need: int, where: str, remedy: str) -> Finding:
@@ -174,6 +183,16 @@ def _files(config: Config) -> Path | None:
     return download.ensure(found, config.data_dir) if download.is_present(found, config.data_dir) else None
 
 
+def _on_card(config: Config) -> dict[str, Any] | None:
+    """The options of the engine that runs on an AXERA card, without `model` if that is not here; None for another."""
+    if resident.engine_name(config) != "axera":
+        return None
+    files = None
+    with suppress(ModelError):  # The examination of the model tells.
+        files = _files(config)
+    return {**config.engine.options, **({} if files is None else {"model": str(files)})}
+
+
 def _need(config: Config) -> int:
     """Bytes wanted free: the model once more, and some."""
     found = _files(config)
@@ -181,22 +200,24 @@ def _need(config: Config) -> int:
     return _SLACK + sum(file.stat().st_size for file in files if file.is_file())
 
 
-_EXAMINATIONS: Final[dict[str, Callable[[Config], Awaitable[Finding]]]] = {
+_EXAMINATIONS: Final[dict[str, Callable[[Config], Awaitable[Finding | list[Finding]]]]] = {
     "broker": _broker,
     "agent": _agent,
     "model": _model,
+    "card": _card,
     "engine": _engine,
     "disk": _disk,
     "memory": _memory,
     "answer": _answer,
 }
-_NEEDS: Final = {"agent": {"broker"}, "answer": {"model", "engine"}}
+_NEEDS: Final = {"agent": {"broker"}, "answer": {"model", "engine", "card"}}
 """What cannot be examined once something else is at fault."""
 _ACL: Final = "let the agent's user read and write there; config/mosquitto/edge-agent.acl has such a user"
 _REMEDIES: Final = {
     "broker": "start one (apt install mosquitto), or correct broker in the configuration",
     "agent": "look at the broker's access control list",
     "model": "set model to a name of edge-agent download --list, or to a path",
+    "card": "set model to a folder of axmodel files",
     "engine": "install the runtime: pip install 'edge-agent[openvino]'",
     "disk": "set data_dir",
     "memory": "choose a smaller model",

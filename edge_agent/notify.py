@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _LOG = logging.getLogger(__name__)
+_FOREVER_US: Final = 365 * 86400 * 10**6
 _LOOKS: Final = 3
 """Looks at the engine in a watchdog's interval: one may fail, and one may come late."""
 
@@ -43,18 +44,18 @@ class Notifier:
         if self._watchdog_us:
             self._tell("", "WATCHDOG=1")
 
-    def busy(self, status: str, bound_s: float) -> None:
-        """What is under way ends within the bound, or is stuck."""
-        self._tell(status, *self._patience(int(bound_s * 1e6)))
+    def busy(self, status: str, bound_s: float | None) -> None:
+        """What is under way ends within the bound, or is stuck; without one, it may wait for ever."""
+        self._tell(status, *self._patience(None if bound_s is None else int(bound_s * 1e6)))
 
     def stopping(self, status: str, bound_s: float) -> None:
         self._tell(status, "STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(bound_s * 1e6)}")
 
-    def _patience(self, bound_us: int) -> list[str]:
+    def _patience(self, bound_us: int | None) -> list[str]:
         """The first start is waited for with a time-out; the watchdog, once it runs, has its own, and starts anew."""
         if not self._ready:
-            return [f"EXTEND_TIMEOUT_USEC={bound_us}"]
-        return [f"WATCHDOG_USEC={bound_us}"] if self._watchdog_us else []
+            return [f"EXTEND_TIMEOUT_USEC={_FOREVER_US if bound_us is None else bound_us}"]
+        return [f"WATCHDOG_USEC={bound_us or 0}"] if self._watchdog_us else []  # 0 is none.
 
     def _tell(self, status: str, *fields: str) -> None:
         if not self._address:

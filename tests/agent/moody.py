@@ -8,7 +8,7 @@ from edge_agent.engines.echo import EchoEngine
 
 
 class Moody(EchoEngine):
-    """Option `folder`: loaded once `loaded` is there; `mood` says well, ill or silent, `looks` what was answered."""
+    """Option `folder`: loaded once `loaded` is there; `mood` says well, ill, lost or silent, `looks` what was told."""
 
     def __init__(self, options):
         self._folder = Path(options["folder"])
@@ -25,4 +25,4 @@ class Moody(EchoEngine):
             looks.write(f"{mood}\n")
         if mood == "silent":
             await asyncio.get_running_loop().create_future()
-        return Health(ok=mood == "well", detail=f"it is {mood}")
+        return Health(ok=mood == "well", detail=f"it is {mood}", lost=mood == "lost")

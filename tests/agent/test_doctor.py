@@ -60,6 +60,13 @@ def test_a_model_that_is_not_here_comes_with_the_command_that_fetches_it(healthy
     assert "answer" not in found
 
 
+def test_without_its_card_an_engine_is_not_asked_for_an_answer(healthy, tmp_path) -> None:
+    found = examined(replace(healthy, engine=Engine("axera"), model=str(tmp_path)))
+    assert (found["card"].ok, "on the PCI bus" in found["card"].detail) == (False, True)
+    assert "tokenizer.json" in found["model files"].detail
+    assert "answer" not in found
+
+
 def test_an_engine_that_cannot_be_loaded_is_named(healthy) -> None:
     found = examined(replace(healthy, engine=Engine("no.such.module:Engine")))
     assert not found["engine"].ok

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edge_agent.app import App
+from edge_agent.config.settings import schema
 from edge_agent.notify import Notifier
 
 PATIENCE_S = 30
@@ -145,6 +147,15 @@ def test_an_engine_whose_health_hangs_starves_the_watchdog_though_the_agent_live
         assert running.poll() is None
 
 
+def test_an_engine_that_waits_for_a_person_is_not_ended_by_the_watchdog(folder, manager) -> None:
+    (folder / "loaded").touch()
+    with agent(folder, manager):
+        manager.until(READY="1")
+        change(folder, "lost")
+        assert manager.until(STATUS="failed moody:Moody: it is lost")[-1]["WATCHDOG_USEC"] == "0"
+        assert manager.is_silent(3 * WATCHDOG_US / 1e6)
+
+
 def test_a_start_that_fails_is_never_ready_and_says_why(folder, manager) -> None:
     with agent(folder, manager, engine={"name": "openvino"}, model=str(folder / "none.gguf")) as running:
         assert running.wait(PATIENCE_S) == 66, "one of the codes that the unit does not restart"
@@ -158,6 +169,17 @@ def test_a_stop_is_said_with_the_time_it_may_take(folder, manager) -> None:
         running.send_signal(signal.SIGTERM)
         assert int(manager.until(STOPPING="1")[-1]["EXTEND_TIMEOUT_USEC"]) > 100e6
         assert running.wait(PATIENCE_S) == 0
+
+
+def test_a_download_that_gets_on_is_given_its_time_and_one_that_does_not_is_not(folder, manager) -> None:
+    config = schema()({"model": "smollm2-135m", "data_dir": str(folder), "broker": {"port": 1}})
+    app = App(config, {"NOTIFY_SOCKET": manager.address})
+    for done in (10, 20, 20, 20, 30):
+        app._going_on(done, 1000)
+    heard = [manager.hear() for _ in range(3)]
+    assert [each["STATUS"] for each in heard] == [f"fetching smollm2-135m, {percent} %" for percent in (1, 2, 3)]
+    assert all(int(each["EXTEND_TIMEOUT_USEC"]) > 600e6 for each in heard)
+    assert manager.is_silent(0.05)
 
 
 def test_both_kinds_of_sockets_are_reached(address) -> None:
