@@ -20,7 +20,7 @@ from edge_agent.errors import EngineFailed
 
 CANCEL_S: Final = 10.0
 """How long a cancelled turn may take to let go of the device before the whole process counts as failed."""
-HEALTH_S: Final = 2.0
+HEALTH_S: Final = 5.0
 STOP_S: Final = 5.0
 _TAIL: Final = 8
 _LINE: Final = 500

@@ -22,6 +22,10 @@ from edge_agent.engines.openvino.residency import Reading, Residency
 from edge_agent.errors import EngineFailed, RequestRefused, Unsupported
 from edge_agent.wire import WireError
 
+_LONG_S: Final = 0.1
+_BREATH_S: Final = 0.002
+"""A step holds the interpreter. After a long one the loop's thread is let in, to see to orders, pings and pieces: else
+it gets in for a line or two between steps, and the engine seems dead while it reads."""
 _NOTICE_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -176,6 +180,7 @@ class Worker:
         for turn in reading:
             shares[id(turn)] = share = max(0, min(left, turn.reading.wants))
             left -= share
+        began = time.monotonic()
         self._pipeline.step()
         gains = [(turn, self._collect(turn, shares.get(id(turn), 0))) for turn in list(self.running.values())]
         for turn, step in gains:
@@ -188,6 +193,8 @@ class Worker:
             self._noticed = time.monotonic()
             gains += [(turn, Step(0, turn.reading.cached, (), ended=False)) for turn in self.held]
         self._post(functools.partial(_deliver, [(turn, step) for turn, step in gains if not step.ended]))
+        if time.monotonic() - began > _LONG_S:
+            time.sleep(_BREATH_S)
 
     def _collect(self, turn: Turn, share: int) -> Step:
         outputs = []
