@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.app import _GOODBYE_S, App, public
+from edge_agent.app import _CLOSING_S, _GOODBYE_S, App, public
 from edge_agent.config.settings import schema
 from edge_agent.engines import process
+from edge_agent.engines.axera import console, engine
 from edge_agent.errors import ConfigError
+from edge_agent.serving.supervisor import Patience
 from edge_agent.shipped import shipped
 
 
@@ -67,3 +69,12 @@ async def test_it_can_be_stopped_before_a_broker_was_ever_there(monkeypatch):
     await app.run(started=app.stop)
     assert asyncio.current_task() in asyncio.all_tasks()
     assert len(asyncio.all_tasks()) == 1
+
+
+def test_the_watchdog_waits_longer_than_the_supervisor_takes_to_see_an_ill_engine_and_close_it():
+    unit = shipped("systemd/edge-agent.service").read_text()
+    patience = Patience()
+    seen = patience.health_s + process.HEALTH_S + 1 + process.HEALTH_S
+    closed = max(process.CANCEL_S + 2 * process.STOP_S, engine.STOP_RUN_S + sum(wait for _, wait in console.STOP_S))
+    assert int(unit.partition("WatchdogSec=")[2].split()[0]) > seen + closed
+    assert closed + _GOODBYE_S < _CLOSING_S
