@@ -26,3 +26,13 @@ def smollm2() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-agent"
     found = download.ensure(catalogue.load()["smollm2-135m"], cache)
     return found if found.is_file() else next(found.glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer() -> Path:
+    """The folder of Qwen2.5's own tokenizer: the one that EDGE_AGENT_TEST_TOKENIZER names, or fetched once."""
+    if given := os.environ.get("EDGE_AGENT_TEST_TOKENIZER"):
+        return Path(given)
+    from qwen_tokenizer import fetch  # noqa: PLC0415 - of script/; only runs without the variable need it
+
+    return fetch()

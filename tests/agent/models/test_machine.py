@@ -18,6 +18,7 @@ NEEDED = {
     f"{LAYERS}/model.embed_tokens.weight.bfloat16.bin",
     "qwen2.5_tokenizer/tokenizer.json",
     "qwen2.5_tokenizer/tokenizer_config.json",
+    *(f"run_qwen2.5_1.5b_gptq_int4_{host}.sh" for host in ("ax650", "axcl_aarch64", "axcl_x86")),
 }
 OTHERS = {
     "README.md",
@@ -29,7 +30,6 @@ OTHERS = {
     "qwen2.5_tokenizer.py",
     "qwen2.5_tokenizer/merges.txt",
     "qwen2.5_tokenizer/vocab.json",
-    "run_qwen2.5_1.5b_gptq_int4_axcl_aarch64.sh",
 }
 
 
