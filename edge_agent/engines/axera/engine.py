@@ -192,6 +192,8 @@ class AxeraEngine:
         async with self._slot:
             await self._idle.wait()  # Whoever was cancelled twice has not waited for it.
             self._check()
+            if self._address.uids:
+                await self._forget()
             run = self._run = Run(ids, self._loop.time())
             self._idle.clear()
             self._watch.run()
@@ -203,6 +205,17 @@ class AxeraEngine:
                     run.stopped = self._loop.time()
                     self._interrupt(run)
                 await self._idle.wait()
+
+    async def _forget(self) -> None:
+        """Have a program that remembers its conversation forget it: every prompt here is a whole one."""
+        self._marked = self._loop.create_future()
+        self._console.write("reset")
+        try:
+            async with asyncio.timeout(self._options["silence_s"]):
+                await self._marked
+        except TimeoutError:
+            self._fail(EngineStalled("the console program does not forget its conversation"))
+            self._check()
 
     async def _news(self, run: Run) -> None:
         """Wait until something happens, or for so long that there is progress to tell; raises what has failed."""

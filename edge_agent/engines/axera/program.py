@@ -18,6 +18,8 @@ _FILES: Final = ("template_filename_axmodel", "filename_post_axmodel", "filename
 _ADDRESS: Final = {"console": "filename_tokenizer_model", "context": "url_tokenizer_model"}
 _LIBRARIES: Final = "/usr/lib/axcl"
 _TOOLS: Final = "/usr/bin/axcl"
+_SPARE: Final = 4096
+"""Rows of the embeddings that no token uses, at most."""
 _EMBED: Final = "model.embed_tokens.weight.bfloat16.bin"
 
 
@@ -130,9 +132,10 @@ def _guessed(folder: Path, vocabulary: int) -> dict[str, str]:
 
 
 def _shape(size: int, vocabulary: int) -> tuple[int, int]:
-    """Rows and width of the embeddings, two bytes a number: the fewest rows, in 128s, that hold the vocabulary."""
+    """Rows and width of the embeddings, two bytes a number: rows come in 128s and just hold the vocabulary."""
     numbers = size // 2
-    rows = next((rows for rows in range(-(-vocabulary // 128) * 128, vocabulary * 2, 128) if numbers % rows == 0), 0)
+    fewest = -(-vocabulary // 128) * 128
+    rows = next((rows for rows in range(fewest, fewest + _SPARE, 128) if size and numbers % (rows * 64) == 0), 0)
     if not rows:
         raise ModelError(f"{_EMBED} has {size} bytes, which is no table of {vocabulary} tokens; fetch the model again")
     return rows, numbers // rows

@@ -123,6 +123,15 @@ class _Handler(BaseHTTPRequestHandler):
     address: TokenizerAddress
     timeout = _PATIENCE_S
 
+    def parse_request(self) -> bool:
+        """Also refuse a page in some browser of this host: it is never the program."""
+        if not super().parse_request():
+            return False
+        if "Origin" in self.headers:
+            self._reply(None)
+            return False
+        return True
+
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         self._reply(self.address.get(url.path, parse_qs(url.query)))
@@ -139,8 +148,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(self.address.post(urlsplit(self.path).path, body))
 
     def _reply(self, body: bytes | None) -> None:
-        if "Origin" in self.headers:  # A page in some browser of this host: never the program.
-            body = None
         status = HTTPStatus.OK if body is not None else HTTPStatus.FORBIDDEN
         body = body or b"error"
         head = f"HTTP/1.0 {status} {status.phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"

@@ -81,7 +81,7 @@ class Card:
         for name in (*(f"some_p128_l{number}_together" for number in range(4)), "some_post"):
             (layers / f"{name}.axmodel").touch()
         with (layers / "model.embed_tokens.weight.bfloat16.bin").open("wb") as embeddings:
-            embeddings.truncate(-(-vocabulary // 128) * 128 * 16 * 2)
+            embeddings.truncate(-(-vocabulary // 128) * 128 * 64 * 2)
         binary = folder / "console"
         binary.write_text(f'#!/bin/sh\nexec {sys.executable} {STANDIN} "$@"\n')
         binary.chmod(0o755)
