@@ -136,7 +136,7 @@ class Service:
         Raises `ConfigError` for one that would not run.
         """
         words = [*(command or program())]
-        words += ["--config", str(chosen.absolute())] if chosen else []
+        words += ["--config", self._inside(chosen)] if chosen else []
         if hidden := [word for word in words if word.startswith(_HIDDEN) and not (self._user or self._root)]:
             raise OperatorError(
                 f"{hidden[0]} is in somebody's home, which the service may not see: "
@@ -199,7 +199,8 @@ class Service:
     def _text(self, words: Sequence[str], file: Path | None) -> str:
         name = "edge-agent.user.service" if self._user else UNIT
         lines = shipped(f"systemd/{name}").read_text(encoding="utf-8").splitlines()
-        found = [f"LoadCredential={id_}:{path}" for id_, path in _secrets(file)] if file and not self._user else []
+        secrets = _secrets(file) if file and not self._user else ()
+        found = [f"LoadCredential={each.name}:{self._inside(each)}" for each in secrets]
         text = []
         for line in lines:
             if line.startswith("ExecStart="):
@@ -220,6 +221,13 @@ class Service:
         _, state = self._ctl(self._order("show", UNIT, "--property=ActiveState", "--value").arguments)
         if changed or state not in ("active", "activating", "reloading"):
             yield self._order("restart", "--no-block", UNIT)  # The model may take its time; a person need not wait.
+
+    def _inside(self, path: Path) -> str:
+        """The path as the service will see it."""
+        path = path.absolute()
+        if self._root and path.is_relative_to(self._root.absolute()):
+            path = Path("/", path.relative_to(self._root.absolute()))
+        return str(path)
 
     def _order(self, *arguments: str) -> Order:
         whose = ("--user",) if self._user else (f"--root={self._root.absolute()}",) if self._root else ()
@@ -263,7 +271,7 @@ def _drop_ins(config: Config) -> Iterator[str]:
         yield "gpu"
 
 
-def _secrets(file: Path) -> Iterator[tuple[str, Path]]:
+def _secrets(file: Path) -> Iterator[Path]:
     """The files that the settings name by a bare name and that stand beside them, where the service may not read."""
     values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     for option in options():
@@ -273,7 +281,7 @@ def _secrets(file: Path) -> Iterator[tuple[str, Path]]:
             section = section.get(part) or {}
         given = section.get(f"{name}_file" if option.rule.secret else name)
         if isinstance(given, str) and "/" not in given and (option.rule.secret or option.rule.readable):
-            yield given, file.absolute().parent / given
+            yield file.parent / given
 
 
 def _quoted(word: str) -> str:

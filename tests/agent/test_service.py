@@ -154,7 +154,7 @@ def test_files_beside_the_settings_become_credentials(image, tmp_path) -> None:
     )
     carry_out(image, image.install(None, PROGRAM))
     found = re.findall(r"^LoadCredential=(.*)$", image.unit.read_text(), re.MULTILINE)
-    assert found == [f"{name}:{tmp_path}/etc/edge-agent/{name}" for name in ("broker-password", "ca.pem")]
+    assert found == [f"{name}:/etc/edge-agent/{name}" for name in ("broker-password", "ca.pem")]
 
 
 def test_settings_that_would_not_run_are_refused_before_anything_is_changed(image, tmp_path, systemd) -> None:
@@ -179,7 +179,8 @@ def test_what_the_service_could_not_see_is_refused_with_two_ways_out(systemd, tm
         Service(ctl=systemd).install(None, [home])
     file = tmp_path / "agent.yaml"
     file.write_text("engine: {name: echo}\n")
-    assert Service(root=tmp_path, ctl=systemd).install(file, [home])
+    [write, *_] = Service(root=tmp_path, ctl=systemd).install(file, [home])
+    assert f"ExecStart={home} --config /agent.yaml run\n" in write.text
 
 
 def test_without_systemd_or_the_right_to_order_it_a_line_says_so(tmp_path, systemd) -> None:

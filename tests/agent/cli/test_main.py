@@ -8,7 +8,7 @@ from edge_agent.cli import _explain, _globals_first, main
 from edge_agent.errors import BrokerError, ConfigError, EngineFailed, ModelError, NodeNameTaken
 from edge_agent.wire import WireError
 
-COMMANDS = ("run", "ask", "chat", "check", "doctor", "download", "top", "admin", "bench")
+COMMANDS = ("run", "ask", "chat", "check", "doctor", "download", "top", "admin", "bench", "service")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

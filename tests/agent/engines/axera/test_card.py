@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from edge_agent import doctor
 from edge_agent.config import Config, Engine
@@ -32,6 +34,7 @@ SMI = """\
 HELD = f"{'|    0    10994  /srv/model/main_axcl_aarch64':81}1793612 KiB |\n"
 NOTHING = "axcl init fail, ret = 0x8030010b\n"
 CMM = "---CMM_USE_INFO:\n total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(7021MB + 580KB)\n"
+ROWS = 128
 SERVICE = Who(61184, {61184})
 """A user like the one that `DynamicUser=` makes."""
 
@@ -83,19 +86,27 @@ def machine(tmp_path) -> Machine:
     return Machine(tmp_path / "machine")
 
 
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory) -> Path:
+    """The tokenizer of a small vocabulary."""
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    Tokenizer(WordLevel({chr(number): number for number in range(ROWS)}, unk_token="?")).save(str(file))
+    return file
+
+
 @pytest.fixture
-def model(tmp_path, smollm2) -> dict:
+def model(tmp_path, letters) -> dict:
     """The engine's options for a whole model: as many layers and as wide as Qwen2.5 1.5B, of files without content."""
     folder = tmp_path / "model/qwen2.5-1.5b-gptq-int4-ax650"
     folder.mkdir(parents=True)
     names = [f"qwen2_p128_l{number}_together" for number in range(28)]
     for name in (*names, "qwen2_post"):
         sized(folder / f"{name}.axmodel", 40 << 20)
-    sized(folder / "model.embed_tokens.weight.bfloat16.bin", 49152 * 1536 * 2)
+    sized(folder / "model.embed_tokens.weight.bfloat16.bin", ROWS * 1536 * 2)
     runner = tmp_path / "model/runner"
     runner.write_text("#!/bin/sh\n")
     runner.chmod(0o755)
-    return {"model": str(folder.parent), "binary": "runner", "tokenizer": str(smollm2)}
+    return {"model": str(folder.parent), "binary": "runner", "tokenizer": str(letters)}
 
 
 def sized(path: Path, size: int) -> None:
@@ -115,7 +126,7 @@ def test_a_machine_that_works_is_told_from_the_slot_to_the_files(machine, model)
     assert signs["card"].detail == "AX650 at 0001:01:00.0, 5.0 GT/s PCIe x1"
     assert signs["card state"].detail == "firmware V3.6.4, driver V3.6.4_20250805020145, 41 °C"
     assert signs["card memory"].detail == "7,022 of 7,040 MiB left"
-    assert signs["model files"].detail == "28 layers, post model and embeddings, 1.4 GB"
+    assert signs["model files"].detail == "28 layers, post model and embeddings, 1.2 GB"
 
 
 def test_a_card_that_is_not_on_the_bus_ends_the_search_with_how_to_seat_it(machine) -> None:
@@ -233,7 +244,7 @@ def test_a_layer_that_is_missing_or_cut_off_is_named(machine, model) -> None:
 
 
 def test_embeddings_of_another_size_are_a_fault(machine, model) -> None:
-    sized(layer(model, 0).parent / "model.embed_tokens.weight.bfloat16.bin", 49152 * 1536 * 2 - 1000)
+    sized(layer(model, 0).parent / "model.embed_tokens.weight.bfloat16.bin", ROWS * 1536 * 2 - 1000)
     assert "embed" in machine.fault(model).detail
 
 
