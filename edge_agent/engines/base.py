@@ -105,6 +105,9 @@ class Health:
     running: int = 0
     lost: bool = False
     """Whether only a person can help: see `errors.DeviceLost`."""
+    read_tps: float = 0.0
+    write_tps: float = 0.0
+    """Tokens a second, where the engine measures that itself; 0 says nothing."""
 
 
 class Engine(Protocol):

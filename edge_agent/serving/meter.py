@@ -34,6 +34,11 @@ class Meter:
         if usage.completion > 1 and run_s > first_token_s:
             self.write_tps = _blend(self.write_tps, (usage.completion - 1) / (run_s - first_token_s))
 
+    def suppose(self, read_tps: float, write_tps: float) -> None:
+        """Believe what the engine says of itself, until a run here has been measured."""
+        self.read_tps = self.read_tps or read_tps
+        self.write_tps = self.write_tps or write_tps
+
     @property
     def cache_hits(self) -> float:
         """Share of the prompt tokens that were resident, since the start."""

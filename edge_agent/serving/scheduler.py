@@ -99,6 +99,7 @@ class Scheduler:
 
     def wake(self) -> None:
         """Look at the backlog again: something changed."""
+        self.meter.suppose(self._supervisor.health.read_tps, self._supervisor.health.write_tps)
         self._wake.set()
         self._changed()
 

@@ -72,8 +72,8 @@ class AxeraEngine:
         sampling = {"temperature", "top_p", "top_k", "seed"}
         penalties = {f"{name}_penalty" for name in ("repetition", "presence", "frequency")}
         self.capabilities = Capabilities(context=options["context"], ignores=frozenset(sampling | penalties))
-        self.read_tps = 0.0
-        """Tokens read in a second, as measured; the program says nothing while it reads."""
+        self.read_tps = self.write_tps = 0.0
+        """Tokens a second, as measured; the program says nothing while it reads."""
         self._slot = asyncio.Lock()
         self._idle = asyncio.Event()
         self._run: Run | None = None
@@ -149,7 +149,13 @@ class AxeraEngine:
             why = self._failure.message if isinstance(self._failure, EngineFailed) else str(self._failure)
             return Health(ok=False, detail=why, lost=isinstance(self._failure, DeviceLost))
         pid = self._console.pid
-        return Health(ok=True, memory=resident_bytes(pid) if pid else 0, running=int(self._run is not None))
+        return Health(
+            ok=True,
+            memory=resident_bytes(pid) if pid else 0,
+            running=int(self._run is not None),
+            read_tps=self.read_tps,
+            write_tps=self.write_tps,
+        )
 
     def _load(self) -> None:
         self._tokenizer = tokenizer = Tokenizer.load(program.tokenizer_files(self._options))
@@ -263,12 +269,8 @@ class AxeraEngine:
         elif run.asked and not run.first:
             run.first = now
             if not run.stopped:
-                self._measure(len(run.ids) + GROUP - 1, now - run.asked)
+                self.read_tps = _blend(self.read_tps, len(run.ids) + GROUP - 1, now - run.asked)
         run.news(now)
-
-    def _measure(self, tokens: int, seconds: float) -> None:
-        speed = tokens / max(seconds, 1e-6)
-        self.read_tps = speed if not self.read_tps else self.read_tps + _WEIGHT * (speed - self.read_tps)
 
     def _hear(self, event: Event) -> None:
         """The program has printed something."""
@@ -295,7 +297,10 @@ class AxeraEngine:
         self._run, self._strays = None, 0
         self._address.withdraw()
         run.over = True
-        run.news(self._loop.time())
+        now = self._loop.time()
+        if run.first and not run.stopped and len(run.written.ids) > GROUP:
+            self.write_tps = _blend(self.write_tps, len(run.written.ids) - GROUP, now - run.first)
+        run.news(now)
         self._idle.set()
 
     def _ended(self, code: int, last: Sequence[str]) -> None:
@@ -314,3 +319,8 @@ class AxeraEngine:
     def _check(self) -> None:
         if self._failure:
             raise self._failure.with_traceback(None)
+
+
+def _blend(mean: float, tokens: int, seconds: float) -> float:
+    speed = tokens / max(seconds, 1e-6)
+    return mean + _WEIGHT * (speed - mean) if mean else speed

@@ -19,6 +19,17 @@ def test_the_first_run_sets_the_speeds():
     assert meter.wait_s(6, 3) == 8.0
 
 
+def test_what_an_engine_says_of_itself_counts_until_something_is_measured():
+    meter = Meter()
+    meter.suppose(14.0, 13.0)
+    assert (meter.read_tps, meter.write_tps, meter.reading_s(28)) == (14.0, 13.0, 2.0)
+    meter.record(Usage(prompt=100, cached=0, completion=21), first_token_s=2.0, run_s=4.0)
+    measured = meter.read_tps
+    assert measured > 14.0
+    meter.suppose(1.0, 1.0)
+    assert meter.read_tps == measured
+
+
 def test_later_runs_move_the_mean_by_a_fifth():
     meter = Meter()
     meter.record(Usage(10, 0, 11), 1.0, 2.0)

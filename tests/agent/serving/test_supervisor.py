@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from edge_agent.engines.base import Health
 from edge_agent.engines.echo import EchoEngine
-from edge_agent.errors import EngineFailed, ModelError
+from edge_agent.errors import DeviceLost, EngineFailed, ModelError
 from edge_agent.serving.events import Delta
 from edge_agent.serving.supervisor import TRANSITIONS, Patience, Phase, Sign
 
@@ -139,6 +140,57 @@ async def test_what_only_a_person_can_mend_is_tried_at_once_when_told(scripted):
     home.supervisor.reload()
     await home.until(lambda: home.supervisor.loaded)
     assert (await home.end(home.ask("hello"))).content == "hello"
+
+
+async def test_an_engine_whose_device_is_lost_is_not_started_again_until_told(scripted):
+    home = await scripted(DeviceLost("dead: reset the card"), FOREVER, ready=False)
+    await home.until(lambda: home.supervisor.phase is Phase.FAILED)
+    assert home.supervisor.why == "dead: reset the card"
+    await asyncio.sleep(86_400)
+    assert (len(home.engines), home.supervisor.restarts) == (1, 0)
+    home.supervisor.reload()
+    await home.until(lambda: home.supervisor.loaded)
+
+
+async def test_a_device_lost_while_nothing_runs_is_seen_at_the_first_look(scripted):
+    home = await scripted(FOREVER, patience=Patience(health_s=5))
+
+    async def lost():
+        return Health(ok=False, detail="dead: reset the card", lost=True)
+
+    home.engines[0].health = lost
+    start = now()
+    await home.until(lambda: home.supervisor.phase is Phase.FAILED)
+    assert now() - start <= 5.1
+    assert (home.supervisor.why, home.engines[0].closed) == ("dead: reset the card", True)
+
+
+async def test_what_runs_when_the_device_is_lost_fails_at_once_and_what_waits_is_sent_away(scripted):
+    home = await scripted(FOREVER)
+
+    async def generate(*_):
+        await asyncio.sleep(1)
+        raise DeviceLost("dead: reset the card")
+        yield
+
+    home.engines[0].generate = generate
+    home.engines[0].capabilities = replace(home.engines[0].capabilities, parallel=1)
+    running, waiting = home.ask("one"), home.ask("two", client="bert")
+    assert await home.code(running) == "engine_failed"
+    assert await home.code(waiting) == "unavailable"
+    assert home.supervisor.phase is Phase.FAILED
+
+
+async def test_an_engine_that_knows_its_speed_is_believed_before_anything_has_run(scripted):
+    home = await scripted(FOREVER)
+
+    async def health():
+        return Health(ok=True, read_tps=14.0, write_tps=13.0)
+
+    home.engines[0].health = health
+    await home.until(lambda: home.scheduler.meter.read_tps)
+    assert (home.scheduler.meter.read_tps, home.scheduler.meter.write_tps) == (14.0, 13.0)
+    assert await home.code(home.ask("word " * 500, timeout_s=20)) == "expired"
 
 
 async def test_an_engine_that_takes_too_long_to_load_counts_as_failed(house):
