@@ -190,7 +190,8 @@ class Service:
 
     def settings(self) -> Path | None:
         """The configuration that the installed service reads, if it is one of a file."""
-        for line in self._ours(self.unit).splitlines():
+        text = self.unit.read_text(encoding="utf-8", errors="replace") if self.unit.exists() else ""
+        for line in text.splitlines():
             command = shlex.split(line.removeprefix("ExecStart=")) if line.startswith("ExecStart=") else []
             if "--config" in command:
                 return Path(command[command.index("--config") + 1].replace("%%", "%").replace("$$", "$"))

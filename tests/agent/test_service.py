@@ -171,6 +171,8 @@ def test_a_unit_of_somebody_elses_is_left_alone(person) -> None:
         with pytest.raises(OperatorError, match="not of our making"):
             refused()
     assert "mine" in person.unit.read_text()
+    assert person.settings() is None
+    assert person.facts()["LoadState"] == "loaded", "but it may be looked at"
 
 
 @pytest.mark.parametrize("home", ["/home/anna/venv/bin/edge-agent", "/root/.local/bin/edge-agent"])
