@@ -11,6 +11,7 @@ import pytest
 from edge_agent import service as services
 from edge_agent.cli import main
 from edge_agent.cli import service as command
+from edge_agent.engines.axera import card
 from edge_agent.errors import ConfigError, ModelError, NodeNameTaken, OperatorError
 from edge_agent.service import UNIT, Order, Remove, Service, Write
 from edge_agent.shipped import shipped
@@ -290,3 +291,11 @@ def test_what_only_a_person_can_mend_is_not_tried_again(name) -> None:
     codes = re.findall(r"^RestartPreventExitStatus=(.*)$", shipped(f"systemd/{name}").read_text(), re.MULTILINE)
     mended = (ModelError, NodeNameTaken, ConfigError)
     assert set(codes[0].split()) == {"2", *(str(error.exit_code) for error in mended)}
+
+
+def test_the_drop_in_the_rule_and_the_doctor_know_the_same_nodes() -> None:
+    let_in = re.findall(r"^DeviceAllow=/dev/(\w+) rw$", shipped("systemd/axera.conf").read_text(), re.MULTILINE)
+    [rule] = shipped("udev").iterdir()
+    [named] = re.findall(r'KERNEL=="([^"]+)"', rule.read_text())
+    assert tuple(let_in) == tuple(named.split("|")) == card.NODES
+    assert rule.name > "axcl_host.rules", "the last rule has the last word"
