@@ -62,9 +62,10 @@ class Tokenizer:
         self._ids = {token.content: id_ for id_, token in added.items()}
         self._silent = frozenset(id_ for id_, token in added.items() if token.special)
         self._marks = _pattern(added.values())
-        self._plain = _without_added(whole)
+        description = json.loads(whole.to_str())
+        self._byte_level = '"ByteLevel"' in json.dumps(description["decoder"])
+        self._plain = _without_added(description)
         self._whole = whole
-        self._byte_level = '"ByteLevel"' in _part(whole, "decoder")
         self._check()
 
     @classmethod
@@ -170,13 +171,8 @@ def _pattern(added: Iterable[tokenizers.AddedToken]) -> re.Pattern[str]:
     return re.compile("|".join(parts))
 
 
-def _part(whole: tokenizers.Tokenizer, name: str) -> str:
-    return json.dumps(json.loads(whole.to_str())[name])
-
-
-def _without_added(whole: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The same tokenizer knowing no added token, neither as such nor as a word of its vocabulary."""
-    description = json.loads(whole.to_str())
+def _without_added(description: dict[str, Any]) -> tokenizers.Tokenizer:
+    """A tokenizer that knows no added token, neither as such nor as a word of its vocabulary."""
     added = {token["content"] for token in description["added_tokens"]}
     model = description["model"]
     if isinstance(model["vocab"], dict):

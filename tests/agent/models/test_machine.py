@@ -3,15 +3,41 @@
 import platform
 import random
 import shutil
+import sys
+from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
+from edge_agent import resident
+from edge_agent.chat.request import Message
+from edge_agent.chat.template import choose
+from edge_agent.config.settings import schema
+from edge_agent.engines.base import Sampling
 from edge_agent.errors import ModelError
 from edge_agent.models import catalogue, download
 
 AXERA = "qwen2.5-1.5b-gptq-int4-axera"
 REVISION = "01d5a6eb90d9be5dd3de32518ec99c04d9ae5da5"
 LAYERS = "qwen2.5-1.5b-gptq-int4-ax650"
+STANDIN = Path(__file__).parent.parent / "engines/axera/standin/console.py"
+SCRIPT = """\
+./main_axcl_aarch64 \\
+--template_filename_axmodel "qwen2.5-1.5b-gptq-int4-ax650/qwen2_p128_l%d_together.axmodel" \\
+--axmodel_num 28 \\
+--tokenizer_type 2 \\
+--filename_tokenizer_model "http://127.0.0.1:12345" \\
+--bos 0 --eos 0 \\
+--filename_post_axmodel "qwen2.5-1.5b-gptq-int4-ax650/qwen2_post.axmodel" \\
+--filename_tokens_embed "qwen2.5-1.5b-gptq-int4-ax650/model.embed_tokens.weight.bfloat16.bin" \\
+--tokens_embed_num 151936 \\
+--tokens_embed_size 4 \\
+--use_mmap_load_embed 0 \\
+--live_print 1 \\
+--continue 1 \\
+--prompt "$1"
+"""
+"""The vendor's, for a model four numbers wide."""
 NEEDED = {
     *(f"{LAYERS}/qwen2_p128_l{layer}_together.axmodel" for layer in range(28)),
     f"{LAYERS}/qwen2_post.axmodel",
@@ -39,6 +65,7 @@ def card(ours):
     chance = random.Random(650)
     ours.repo, ours.revision = "AXERA-TECH/Qwen2.5-1.5B-Instruct-GPTQ-Int4", REVISION
     ours.files = {name: chance.randbytes(1000) for name in NEEDED | OTHERS}
+    ours.files |= {name: SCRIPT.encode() for name in NEEDED if name.endswith(".sh")}
     return ours
 
 
@@ -109,3 +136,22 @@ def test_one_damaged_layer_is_one_layer_to_fetch(card, machine, entry, tmp_path)
     assert card.asked == [(layer, 0)]
     assert (folder / layer).read_bytes() == card.files[layer]
     assert (folder / "main_axcl_aarch64").stat().st_mode & 0o111
+
+
+async def test_the_models_name_alone_makes_the_card_answer(card, machine, qwen_tokenizer, tmp_path, monkeypatch):
+    machine("aarch64")
+    monkeypatch.setenv("STANDIN_SPEED", "500")
+    card.files[f"{LAYERS}/model.embed_tokens.weight.bfloat16.bin"] = bytes(151936 * 4 * 2)
+    card.files["main_axcl_aarch64"] = f'#!/bin/sh\nexec {sys.executable} {STANDIN} "$@"\n'.encode()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        card.files[f"qwen2.5_tokenizer/{file}"] = (qwen_tokenizer / file).read_bytes()
+    config = schema()({"node": "n", "model": AXERA, "data_dir": str(tmp_path), "engine": {"options": {"port": 0}}})
+    files = download.ensure(resident.model(config), config.data_dir)
+    said = "Grüße 👋🏽 <|im_end|> नमस्ते"
+    async with resident.engine(config, files) as engine:
+        name, template = choose(engine.dialect)
+        prompt = template.render([Message("user", said)])
+        async with aclosing(engine.generate(prompt, Sampling(max_tokens=64))) as pieces:
+            answer = [piece async for piece in pieces]
+    assert name == "model", "the vendor's own template came with it"
+    assert "".join(piece.text for piece in answer) == said, "as the stand-in repeats what it was told"
