@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -66,58 +64,9 @@ def openvino_options(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return {"model": str(smollm2), "context": 2048, "cache_dir": folder, "accurate": True}
 
 
-STANDIN = Path(__file__).parent / "axera/standin/console.py"
-
-
-class Card:
-    """A model folder whose program is the stand-in, and the script it follows. See standin/console.py for both."""
-
-    def __init__(self, folder: Path, tokenizer: Path, vocabulary: int) -> None:
-        self.folder = folder
-        self._tokenizer = tokenizer
-        self._script = folder / "script.json"
-        layers = folder / "some-ax650"
-        layers.mkdir(parents=True)
-        for name in (*(f"some_p128_l{number}_together" for number in range(4)), "some_post"):
-            (layers / f"{name}.axmodel").touch()
-        with (layers / "model.embed_tokens.weight.bfloat16.bin").open("wb") as embeddings:
-            embeddings.truncate(-(-vocabulary // 128) * 128 * 64 * 2)
-        binary = folder / "console"
-        binary.write_text(f'#!/bin/sh\nexec {sys.executable} {STANDIN} "$@"\n')
-        binary.chmod(0o755)
-        self.script()
-
-    def script(self, *faults: dict[str, Any], answers: tuple[dict[str, Any], ...] = ()) -> None:
-        """What the program does from its next prompt on."""
-        new = self._script.with_suffix(".new")
-        new.write_text(json.dumps({"answers": list(answers), "faults": list(faults)}))
-        new.replace(self._script)
-
-    def happened(self, once: str) -> bool:
-        """Whether the fault of this name has happened."""
-        return Path(f"{self._script}.{once}").exists()
-
-    def options(self, *, speed: float = 200, variant: str = "console", **options: Any) -> dict[str, Any]:
-        """The engine's options."""
-        standin = {"STANDIN_SPEED": str(speed), "STANDIN_VARIANT": variant, "STANDIN_SCRIPT": str(self._script)}
-        where = {"model": str(self.folder), "binary": "console", "tokenizer": str(self._tokenizer)}
-        return {**where, "environment": standin, "port": 0, **options}
-
-
 @pytest.fixture(scope="session")
-def vocabulary(smollm2: Path) -> Tokenizer:
-    """The tokenizer that the stand-in's cards are asked with."""
-    return Tokenizer.load(smollm2)
-
-
-@pytest.fixture
-def card(tmp_path: Path, smollm2: Path, vocabulary: Tokenizer) -> Card:
-    return Card(tmp_path / "card", smollm2, vocabulary.size)
-
-
-@pytest.fixture(scope="session")
-def axera_options(tmp_path_factory: pytest.TempPathFactory, smollm2: Path, vocabulary: Tokenizer) -> dict[str, Any]:
-    card = Card(tmp_path_factory.mktemp("card") / "some", smollm2, vocabulary.size)
+def axera_options(make_card: Callable[..., Any], vocabulary: Tokenizer) -> dict[str, Any]:
+    card = make_card()
     card.script(
         answers=(
             {"contains": vocabulary.encode([(" story", False)]), "ids": vocabulary.encode([(STORY, False)])},
