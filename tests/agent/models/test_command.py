@@ -1,11 +1,13 @@
 """`edge-agent download` as a process of its own: killed, resumed, watched, behind a proxy; with its exit codes."""
 
+import json
 import os
 import pty
 import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from edge_agent.models.catalogue import File
 MODEL, CONFIG = "weights/model.bin", "weights/config.json"
 CONTENT = random.Random(5).randbytes(8 << 20)
 PATIENCE_S = 60
+CRASHES = Path(__file__).with_name("crashes.py")
 
 
 @pytest.fixture
@@ -71,6 +74,20 @@ def test_killed_anywhere_it_goes_on_with_the_rest_alone(environ, hub, home, unti
     assert hub.asked == [(MODEL, 0), (MODEL, cut), (CONFIG, 0)]
     assert hub.sent == len(CONTENT) - cut + 2
     assert [path.suffix for path in (home.parent / ".partial").iterdir()] == [".lock"], "nothing is left over"
+
+
+def test_a_crash_at_any_operation_on_the_disk_leaves_nothing_wrong_that_counts_as_right(environ, hub, tmp_path):
+    files = {"a/runner": "#!/bin/sh", "a/model.bin": "weights" * 1000, "config.json": "{}"}
+    hub.files = {name: content.encode() for name, content in files.items()}
+    patterns = [{"path": "a/runner", "executable": True}, {"path": "*model.bin"}, {"path": "config.json"}]
+    entry = yaml.safe_load((tmp_path / "agent.yaml").read_text())["models"]["some"]
+    entry["source"]["files"] = patterns
+    told = json.dumps({"work": str(tmp_path / "work"), "entry": entry, "files": files})
+    done = subprocess.run(
+        [sys.executable, CRASHES, told], env=environ, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert min(map(int, done.stdout.split())) > 20, "crashes, that is"
 
 
 def test_two_at_once_fetch_once(environ, hub, home):

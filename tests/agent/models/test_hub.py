@@ -8,7 +8,7 @@ import random
 import pytest
 
 from edge_agent.errors import ModelError, ModelUnreachable
-from edge_agent.models import download
+from edge_agent.models import download, hub
 from edge_agent.models.catalogue import Entry, File, HubSource
 
 MODEL, CONFIG = "weights/model.bin", "weights/config.json"
@@ -18,8 +18,8 @@ WEIGHTS = File("weights/*")
 
 
 @pytest.fixture(autouse=True)
-def _files(hub) -> None:
-    hub.files = dict(FILES)
+def _files(request) -> None:
+    request.getfixturevalue("hub").files = dict(FILES)
 
 
 def found(folder) -> dict[str, bytes]:
@@ -63,6 +63,13 @@ def test_a_hub_that_only_ever_hangs_up_is_given_up(ours, tmp_path):
     with pytest.raises(ModelUnreachable, match="what has come is kept"):
         download.ensure(ours.entry(File(MODEL)), tmp_path)
     assert len(ours.asked) == 6
+
+
+def test_a_hub_that_falls_silent_is_asked_for_the_rest(ours, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "_TIMEOUT_S", 0.2)
+    ours.fail(after=SIZE // 2, hold=True)
+    assert download.ensure(ours.entry(File(MODEL)), tmp_path).read_bytes() == FILES[MODEL]
+    assert ours.asked == [(MODEL, 0), (MODEL, SIZE // 2)]
 
 
 @pytest.mark.parametrize("status", [429, 503])
