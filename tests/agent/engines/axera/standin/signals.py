@@ -1,6 +1,7 @@
 """SIGINT sets a flag, as the real handler does; SIGTERM keeps its default."""
 
 import os
+import resource
 import signal
 
 
@@ -24,6 +25,7 @@ class Signals:
 
 def die(name):
     """Die as a C program does, by the signal's default and with nothing flushed."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     number = signal.Signals["SIG" + name]
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
