@@ -37,6 +37,7 @@ def check(config: Config) -> None:
         resident.engine(config, None)  # Checks its options; one that needs a model does so when it has it.
     typer.echo(f"# {config.source or 'no file: defaults and environment'}")
     shown = {name: value for name, value in public(config).items() if name != "source"}
+    shown["engine"]["name"] = resident.engine_name(config)
     typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
     for warning in config.warnings:
         typer.echo(f"edge-agent: warning: {warning}", err=True)

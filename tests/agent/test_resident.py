@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import resident
+from edge_agent.cli import main
 from edge_agent.config.settings import schema
 from edge_agent.errors import ModelError
 from edge_agent.models.catalogue import Entry
@@ -36,6 +37,13 @@ def config(**values):
 )
 def test_the_model_chooses_the_engine_unless_one_is_configured(values, engine):
     assert resident.engine_name(config(**values)) == engine
+
+
+def test_a_check_says_which_engine_it_will_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDGE_AGENT_MODEL", AXERA)
+    monkeypatch.setenv("EDGE_AGENT_DATA_DIR", str(tmp_path))
+    assert main(["check"]) == 0
+    assert "engine:\n  name: axera\n" in capsys.readouterr().out
 
 
 def test_a_model_of_the_catalogue_is_named_and_found_by_its_name_alone():

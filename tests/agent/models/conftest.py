@@ -164,6 +164,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def ours(hub, monkeypatch) -> Hub:
     """The hub as the one that this process asks, and no pause before it is asked again."""
+    monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
     monkeypatch.setattr(  # made of the address when the library is imported
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
