@@ -25,9 +25,12 @@ from edge_agent.memory import resident_bytes
 from edge_agent.models.tokenizer import Tokenizer
 
 PROGRESS_S: Final = 1.0
+FIRST_S: Final = 0.01
 AGAIN_S: Final = 0.1
-"""SIGINT is sent this often until the prompt mark: one that comes before a run begins is lost."""
+"""SIGINT is sent again until the prompt mark, soon and then less often: one that comes before a run begins is lost."""
 STOP_RUN_S: Final = 10.0
+_ASK_S: Final = 10.0
+"""A program at its prompt takes a line at once; one that does not in this time hangs."""
 _STRAY_MARKS: Final = 32
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
 _READ_TPS: Final = 14.0
@@ -236,8 +239,10 @@ class AxeraEngine:
 
     def _patience(self, run: Run) -> float:
         """How long this run may be silent."""
-        reading = 0.0 if run.first else 2 * len(run.ids) / (self.read_tps or _READ_TPS)
-        return float(self._options["silence_s"]) + reading
+        silence_s = float(self._options["silence_s"])
+        if not run.asked:
+            return min(silence_s, _ASK_S)
+        return silence_s if run.first else silence_s + 2 * len(run.ids) / (self.read_tps or _READ_TPS)
 
     def _estimate(self, run: Run) -> int:
         """The prompt tokens read so far, judged by the speed of reading: nothing tells."""
@@ -246,7 +251,7 @@ class AxeraEngine:
         read = int((self._loop.time() - run.asked) * (self.read_tps or _READ_TPS))
         return min(read, len(run.ids) - 1)
 
-    def _interrupt(self, run: Run) -> None:
+    def _interrupt(self, run: Run, again_s: float = FIRST_S) -> None:
         """Send SIGINT, again and again until the prompt mark."""
         if run.over or run.stopped is None:
             return
@@ -255,7 +260,7 @@ class AxeraEngine:
             self._console.send(SIGKILL)
             return
         self._console.send(SIGINT)
-        self._loop.call_later(AGAIN_S, self._interrupt, run)
+        self._loop.call_later(again_s, self._interrupt, run, min(2 * again_s, AGAIN_S))
 
     def _called(self, run: Run, heard: Heard) -> None:
         """The program has called the tokenizer address."""

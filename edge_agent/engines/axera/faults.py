@@ -36,7 +36,7 @@ def _fault(sign: str, meaning: str, remedy: str, error: type[EngineFailed | Mode
 
 
 FAULTS: Final[Sequence[Fault]] = (
-    _fault(r"device \d+ is dead", "the card has died", RESET, DeviceLost),
+    _fault(r"device \d+(?: is|:) dead", "the card has died", RESET, DeviceLost),
     _fault(r"Set AXCL device failed", "the card does not answer", RESET, DeviceLost),
     _fault(r"AX_ENGINE_CreateHandle", "the card takes no model", RESET, DeviceLost),
     _fault(r"axclrtEngineInit", "the card's engine does not start", RESET, DeviceLost),
