@@ -212,7 +212,7 @@ class Client:
         online = [view for view in self.nodes.values() if view.online and target in (POOL, view.name)]
         if not online:
             who = "no node is" if target == POOL else f"the node {target} is not"
-            return WireError("unavailable", f"{who} online; is the agent running on this broker?")
+            return WireError("unavailable", f"{who} online; is the agent running on this broker?", offline=True)
         if all(view.state is not None and view.state.phase == "draining" for view in online):
             return WireError("draining", f"{', '.join(view.name for view in online)} is stopping", retry_after_s=5.0)
         phases = ", ".join(f"{view.name} is {view.state.phase if view.state else 'starting'}" for view in online)

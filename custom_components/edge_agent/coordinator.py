@@ -74,9 +74,13 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
         on_unload = self.config_entry.async_on_unload
         on_unload(self._connection.close)
         on_unload(self.client.listen(lambda _: self._look()))  # Of any node: an entity may stand for the pool.
-        on_unload(self._connection.listen(self._look))
+        on_unload(self._connection.listen(self._reconnected))
         on_unload(self._forget)
-        issues.check_broker(self.hass)
+        self._reconnected()
+
+    @callback
+    def _reconnected(self) -> None:
+        issues.check_broker(self.hass)  # Whoever changed the login did it just now.
         self._look()
 
     @callback

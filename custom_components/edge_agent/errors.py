@@ -11,7 +11,9 @@ from homeassistant.helpers.translation import async_get_translations
 from .const import DOMAIN
 from .wire import WireError
 
-_PLAIN: Final = frozenset({"busy", "cancelled", "context_overflow", "draining", "expired", "forbidden", "unavailable"})
+_PLAIN: Final = frozenset(
+    {"busy", "cancelled", "context_overflow", "draining", "engine_failed", "expired", "forbidden", "unavailable"}
+)
 """Codes that have a sentence of their own; the others share one that gives the node's words."""
 
 
@@ -34,7 +36,7 @@ class AgentError(HomeAssistantError):
     def from_wire(cls, error: WireError, node: str) -> AgentError:
         """Say in our words what the wire says."""
         code = "busy" if error.code.name == "rate_limited" else error.code.name
-        key = code if code in _PLAIN else "request_failed"
+        key = "offline" if error.details.get("offline") else code if code in _PLAIN else "request_failed"
         details = {name: value for name, value in error.details.items() if name.endswith("tokens")}
         return cls(key, code, node=node, message=error.message, **details)
 

@@ -113,7 +113,7 @@ class _UseFlow(ConfigSubentryFlow):
         return {
             probatio.Optional(CONF_MAX_TOKENS): _whole(1, _MAX_TOKENS),
             probatio.Optional(CONF_TEMPERATURE): NumberSelector(
-                NumberSelectorConfig(min=0, max=2, step=0.05, mode=NumberSelectorMode.SLIDER)
+                NumberSelectorConfig(min=0, max=2, step=0.05, mode=NumberSelectorMode.BOX)
             ),
             probatio.Required(CONF_TIMEOUT, default=self.defaults[CONF_TIMEOUT]): _whole(
                 5, _MAX_TIMEOUT_S, UnitOfTime.SECONDS

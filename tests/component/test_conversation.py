@@ -174,7 +174,8 @@ async def test_markdown_and_emoji_are_not_spoken(hass: HomeAssistant, agent: Nod
         ("busy", "en", "too much to do"),
         ("rate_limited", "en", "too much to do"),
         ("draining", "en", ""),
-        ("engine_failed", "en", "no"),
+        ("engine_failed", "en", "stopped"),
+        ("internal", "en", "no"),
         ("expired", "de", ""),
     ],
 )
@@ -208,7 +209,7 @@ async def test_nobody_there_is_said_at_once(hass: HomeAssistant, agent: Node, tr
     agent.requests.clear()
     result = await converse(hass, "Hello")
     assert result.response.response_type is intent.IntentResponseType.ERROR
-    assert spoken(result)
+    assert ("switched off" in spoken(result)) is (trouble == "offline")
     assert agent.requests == []
 
 

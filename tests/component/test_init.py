@@ -225,6 +225,19 @@ async def test_the_broker_comes_and_goes(hass: HomeAssistant, node: Node) -> Non
     assert hass.states.get(AGENT).state == "unknown"
 
 
+async def test_a_login_that_was_changed_is_looked_at_at_once(
+    hass: HomeAssistant, node: Node, issue_registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_up(hass)
+    assert issue_registry.async_get_issue(DOMAIN, "broker_open")
+    login = MockConfigEntry(domain="mqtt", data={"broker": "b", "protocol": "5", "username": "anna"})
+    monkeypatch.setattr("custom_components.edge_agent.issues.mqtt_entry", lambda _: login)
+    disconnect(hass)
+    reconnect(hass)
+    await hass.async_block_till_done()
+    assert issue_registry.async_get_issue(DOMAIN, "broker_open") is None
+
+
 async def test_an_answer_survives_a_lost_connection(hass: HomeAssistant, node: Node) -> None:
     node.online()
     await set_up(hass, options={"llm_hass_api": []})

@@ -113,7 +113,7 @@ def test_the_texts_have_no_other_rooms_than_home_assistant_reads() -> None:
         "selector",
         "services",
     }
-    assert set(ENGLISH["config"]) == {"flow_title", "step", "error", "abort"}
+    assert set(ENGLISH["config"]) == {"initiate_flow", "flow_title", "step", "error", "abort"}
 
 
 def test_every_error_of_the_flow_has_a_text_and_every_text_an_error() -> None:
@@ -177,7 +177,7 @@ async def test_every_field_of_a_form_is_named_and_described(hass: HomeAssistant,
 
 
 def test_every_exception_has_a_text_that_its_placeholders_fill() -> None:
-    used: dict[str, set[str]] = {key: {"node", "message"} for key in (*errors._PLAIN, "request_failed")}
+    used: dict[str, set[str]] = {key: {"node", "message"} for key in (*errors._PLAIN, "offline", "request_failed")}
     for call in calls("AgentError"):
         key, given = call.args[0], {each.arg for each in call.keywords if each.arg}
         for name in {key.value} if isinstance(key, ast.Constant) else strings(key) - {"length", "finish_reason"}:
