@@ -38,14 +38,16 @@ _FREE: Final = r"""
 opened ::= TagDispatch(("</think>", spoken), stop_eos=true, loop_after_dispatch=false)
 spoken ::= space answer?
 space ::= [ \t\r\n]{0,2}
-answer ::= "<tool_call>" tagged | bare | first text
+answer ::= "<tool_call>" tagged | "```" (("json" | "tool_call")? "\n" bare "\n```" | code text) | bare | first text
+code ::= [^jt \t\r\n{[<`] | "j" [^s<] | "js" [^o<] | "t" [^o<]
 first ::= [^ \t\r\n{[<`] | "<" ([^t<] | "t" [^ho<]) | "`" "`"? [^`<]
 text ::= TagDispatch(("<tool_call>", tagged), stop_eos=true, loop_after_dispatch=false)
 """
 """Text that calls no tool without a rule for it; it may end anywhere.
 
 `TagDispatch` is the runtime's own: any text, until a tag hands over to a rule. One that was spelled out in rules would
-grow with every character. The white space that an answer begins with is bounded, because nothing comes of more.
+grow with every character. The white space that an answer begins with is bounded, because nothing comes of more. A block
+of JSON is a call, for models that know no other form; a block of code in another language is text.
 """
 _MORE_CALLS: Final = 15
 """After the first one: a small model may go on calling until its tokens are used up, and every call would be made."""
