@@ -124,7 +124,7 @@ async def test_entries_that_start_together_share_one_connection(hass: HomeAssist
     for index, entry in enumerate(entries):
         entry.subentries = {} if index else entry.subentries
         entry.add_to_hass(hass)
-    await asyncio.gather(*(hass.config_entries.async_setup(entry.entry_id) for entry in entries))
+    assert await async_setup_component(hass, DOMAIN, {})  # Sets up its entries side by side.
     assert {entry.state for entry in entries} == {ConfigEntryState.LOADED}
     assert entries[0].runtime_data.client is entries[1].runtime_data.client
 
