@@ -17,6 +17,7 @@ from edge_agent.engines.axera.stream import Event, Line, Stream
 
 STOP_S: Final = ((signal.SIGINT, 10.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
 """After `q`: what is sent next, and how long the step before it may take. Freeing the card takes seconds."""
+KILLED_S: Final = 5.0
 _TAIL: Final = 4
 _STDOUT: Final = 1
 
@@ -77,21 +78,27 @@ class Console(asyncio.SubprocessProtocol):
             with contextlib.suppress(ProcessLookupError):
                 self._transport.send_signal(number)
 
-    async def stop(self) -> None:
-        """End the program: `q`, then signals, each when the step before has taken too long."""
+    async def stop(self, more_s: float = 0.0) -> None:
+        """End the program: `q`, then signals, each when the step before has taken too long; `more_s` for the first."""
         if self._transport is None:
             return
         self.write("q")
         for number, patience_s in STOP_S:
-            try:
-                async with asyncio.timeout(patience_s):
-                    await self._gone.wait()
-                    break
-            except TimeoutError:
-                _log.warning("the console program does not end; sending %s", number.name)
-                self.send(number)
-        await self._gone.wait()
+            if await self._ends(patience_s + more_s):
+                break
+            more_s = 0.0
+            _log.warning("the console program does not end; sending %s", number.name)
+            self.send(number)
+        else:
+            if not await self._ends(KILLED_S):
+                _log.error("process %s cannot be killed: the card's driver holds it; reboot the host", self.pid)
         self._transport.close()
+
+    async def _ends(self, patience_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._gone.wait()
+        return self._gone.is_set()
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         """Cut what was printed into events."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGINT, SIGKILL
 from typing import Any, Final, Self
@@ -31,6 +31,8 @@ AGAIN_S: Final = 0.1
 STOP_RUN_S: Final = 10.0
 _ASK_S: Final = 10.0
 """A program at its prompt takes a line at once; one that does not in this time hangs."""
+_LOADING_S: Final = 20.0
+"""A program that is killed while it loads may leave a wedged card: it gets so much more time to come to its prompt."""
 _STRAY_MARKS: Final = 32
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
 _READ_TPS: Final = 14.0
@@ -104,9 +106,11 @@ class AxeraEngine:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        loaded = self._marked.done()
         self._fail(EngineFailed("the engine was stopped"))
-        self._console.send(SIGINT)  # A run must end before `q` is read; at the prompt it does no harm.
-        await self._console.stop()
+        if loaded:  # A run must end before `q` is read; at the prompt this does no harm.
+            self._console.send(SIGINT)
+        await self._console.stop(0.0 if loaded else _LOADING_S)
         await asyncio.to_thread(self._address.close)
         self._folder.cleanup()
 
@@ -151,10 +155,12 @@ class AxeraEngine:
         if self._failure:
             why = self._failure.message if isinstance(self._failure, EngineFailed) else str(self._failure)
             return Health(ok=False, detail=why, lost=isinstance(self._failure, DeviceLost))
-        pid = self._console.pid
+        memory = 0
+        with suppress(OSError):  # It may have died this moment.
+            memory = resident_bytes(self._console.pid)
         return Health(
             ok=True,
-            memory=resident_bytes(pid) if pid else 0,
+            memory=memory,
             running=int(self._run is not None),
             read_tps=self.read_tps,
             write_tps=self.write_tps,
@@ -167,7 +173,8 @@ class AxeraEngine:
             raise ModelError(f"{self._options['model']} does not name the token that ends an answer; fetch it again")
         self._ends = tokenizer.facts.eos_ids | set(eos)
         self._program = program.find(self._options, tokenizer.size)
-        self._address = TokenizerAddress(eos[0], self._options["port"])
+        uids = self._program.variant == "context"
+        self._address = TokenizerAddress(eos[0], self._options["port"], uids=uids)
 
     async def _start(self, folder: Path) -> None:
         """Load the model and answer a token, or raise why not."""
@@ -201,7 +208,7 @@ class AxeraEngine:
         async with self._slot:
             await self._idle.wait()  # Whoever was cancelled twice has not waited for it.
             self._check()
-            if self._address.uids:
+            if self._program.variant == "context":
                 await self._forget()
             run = self._run = Run(ids, self._loop.time())
             self._idle.clear()

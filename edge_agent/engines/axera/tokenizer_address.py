@@ -42,24 +42,25 @@ class _Offer:
 
 
 class TokenizerAddress:
-    """Serves on loopback from `open` to `close`. `port` is taken if it is free, else any other."""
+    """Serves on loopback from `open` to `close`. `port` is taken if it is free, else any other.
 
-    def __init__(self, eos: int, port: int) -> None:
-        self.uids: set[str] = set()
-        """The sessions handed out to a program of the uid variant; empty for one of the simple variant."""
+    A program of the variant with `uids` names its session in every call.
+    """
+
+    def __init__(self, eos: int, port: int, *, uids: bool) -> None:
+        self._uids: set[str] | None = set() if uids else None
         self._eos = eos
         self._port = port
         self._offer: _Offer | None = None
-        self._server: ThreadingHTTPServer
+        self._server: _Server
 
     def open(self) -> None:
         """Serve from now on, in threads of its own."""
         handler = type("Handler", (_Handler,), {"address": self})
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
+            self._server = _Server(("127.0.0.1", self._port), handler)
         except OSError:
-            self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+            self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="tokenizer address", daemon=True).start()
 
     def close(self) -> None:
@@ -76,8 +77,8 @@ class TokenizerAddress:
         """Hand out a prompt; give the line that stands for it. `hear` is called on this loop."""
         loop = asyncio.get_running_loop()
         key = base64.b32encode(secrets.token_bytes(5)).decode()
-        body = json.dumps({"token_ids": list(ids), "diff": list(ids)} if self.uids else {"token_ids": list(ids)})
-        self._offer = _Offer(key, body.encode(), lambda heard: _tell(loop, hear, heard))
+        told = {"token_ids": list(ids)} if self._uids is None else {"token_ids": list(ids), "diff": list(ids)}
+        self._offer = _Offer(key, _json(told), lambda heard: _tell(loop, hear, heard))
         return key
 
     def withdraw(self) -> None:
@@ -86,13 +87,13 @@ class TokenizerAddress:
 
     def get(self, path: str, query: dict[str, list[str]]) -> bytes | None:
         """Answer a GET; None for what is refused."""
-        if path == "/get_uid":
-            self.uids.add(uid := str(uuid.uuid4()))
-            return _json({"uid": uid})
-        if not self._knows(query.get("uid", [None])[0]):
-            return _json({"error": "Invalid uid"})
         answers = {"/bos_id": {"bos_id": -1}, "/eos_id": {"eos_id": self._eos}}
-        if self.uids:
+        if self._uids is not None:
+            if path == "/get_uid":
+                self._uids.add(uid := str(uuid.uuid4()))
+                return _json({"uid": uid})
+            if query.get("uid", [""])[0] not in self._uids:
+                return _json({"error": "Invalid uid"})
             answers["/reset"] = {"success": True}
         return _json(answers[path]) if path in answers else None
 
@@ -101,7 +102,7 @@ class TokenizerAddress:
         offer = self._offer
         if not isinstance(body, dict) or not offer:
             return None
-        if not self._knows(body.get("uid")):
+        if self._uids is not None and body.get("uid") not in self._uids:
             return _json({"error": "Invalid uid"})
         if path == "/encode" and body.get("text") == offer.key:
             offer.fetched = True
@@ -113,8 +114,10 @@ class TokenizerAddress:
             return _NOTHING
         return None
 
-    def _knows(self, uid: str | None) -> bool:
-        return uid in self.uids if uid is not None else not self.uids
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Nothing: a program that is killed in the middle of a call is told of elsewhere."""
 
 
 class _Handler(BaseHTTPRequestHandler):

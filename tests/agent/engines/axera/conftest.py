@@ -26,6 +26,7 @@ def one_tokenizer() -> Iterator[None]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping takes no long time where the program does not want to stop."""
     monkeypatch.setattr(console, "STOP_S", ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3)))
+    monkeypatch.setattr(engine, "_LOADING_S", 0.0)
 
 
 @pytest.fixture

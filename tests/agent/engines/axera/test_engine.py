@@ -187,7 +187,7 @@ async def test_lines_of_the_driver_are_no_text(card, chat, answer, text, where):
 
 async def test_a_program_that_remembers_is_made_to_forget(card, chat, answer, text):
     async with AxeraEngine(card.options(variant="context") | {"variant": "context", "context": 2047}) as axera:
-        assert axera._address.uids
+        assert axera._address._uids
         for question in ("one", "two\nq", "three"):
             pieces = await answer(axera, chat(question), SAMPLING)
             assert text(pieces) == question
@@ -245,6 +245,17 @@ async def test_the_program_dies_with_an_agent_that_is_killed(card, until):
         assert psutil.Process(pid).is_running()
         agent.kill()
     await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_a_program_that_is_not_wanted_while_it_loads_is_let_come_to_its_prompt(card, caplog):
+    """Killed while it loads, it might leave a wedged card."""
+    starting = asyncio.create_task(AxeraEngine(card.options(speed=10)).__aenter__())
+    while not psutil.Process().children():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert "sending" not in caplog.text
 
 
 @pytest.mark.usefixtures("impatient")

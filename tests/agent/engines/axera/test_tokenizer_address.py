@@ -16,8 +16,13 @@ from edge_agent.engines.axera.tokenizer_address import TokenizerAddress
 
 
 @pytest.fixture
-async def address():
-    made = TokenizerAddress(151645, 0)
+def uids():
+    return False
+
+
+@pytest.fixture
+async def address(uids):
+    made = TokenizerAddress(151645, 0, uids=uids)
     made.open()
     yield made
     await asyncio.to_thread(made.close)
@@ -78,7 +83,7 @@ async def test_it_refuses_what_it_did_not_hand_out(address, call):
     assert await call("POST", "/encode", {"text": key}) == (200, {"token_ids": [1]})
     for body in ({}, {"token_ids": 1}, {"token_ids": ["1"]}, {"token_ids": [True]}, [], b"\xff", b"{"):
         assert await call("POST", "/decode", body) == REFUSED
-    for path in ("/", "/health", "/encode", "/get_uid/.."):
+    for path in ("/", "/health", "/encode", "/get_uid", "/reset"):
         assert await call("GET", path) == REFUSED
     assert await call("POST", "/eos_id", {}) == REFUSED
     address.withdraw()
@@ -94,6 +99,7 @@ async def test_a_key_is_forgotten_with_the_next(address, call):
     assert await call("POST", "/encode", {"text": new}) == (200, {"token_ids": [2]})
 
 
+@pytest.mark.parametrize("uids", [True])
 async def test_the_uid_variant(address, call):
     _, told = await call("GET", "/get_uid")
     uid = told["uid"]
@@ -110,7 +116,7 @@ async def test_the_uid_variant(address, call):
 
 async def test_the_port_is_the_one_asked_for_unless_it_is_taken(address):
     port = int(address.url.rpartition(":")[2])
-    beside = TokenizerAddress(1, port)
+    beside = TokenizerAddress(1, port, uids=False)
     beside.open()
     taken = beside.url
     await asyncio.to_thread(beside.close)
@@ -118,7 +124,7 @@ async def test_the_port_is_the_one_asked_for_unless_it_is_taken(address):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = probe.getsockname()[1]
-    alone = TokenizerAddress(1, free)
+    alone = TokenizerAddress(1, free, uids=False)
     alone.open()
     assert alone.url == f"http://127.0.0.1:{free}"
     await asyncio.to_thread(alone.close)
