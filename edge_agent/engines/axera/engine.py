@@ -31,7 +31,7 @@ AGAIN_S: Final = 0.1
 STOP_RUN_S: Final = 10.0
 _ASK_S: Final = 10.0
 """A program at its prompt takes a line at once; one that does not in this time hangs."""
-_LOADING_S: Final = 20.0
+_LOADING_S: Final = 14.0
 """A program that is killed while it loads may leave a wedged card: it gets so much more time to come to its prompt."""
 _STRAY_MARKS: Final = 32
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
