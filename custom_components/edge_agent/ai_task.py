@@ -1,15 +1,12 @@
 """AI tasks: data in the structure that was asked for, and judgements with the model's own probabilities."""
 
-from json import JSONDecodeError
 from typing import Any, override
 
-import probatio
 from homeassistant.components import ai_task, conversation
 from homeassistant.components.ai_task.const import DEFAULT_SYSTEM_PROMPT
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
-from homeassistant.util.json import json_loads
 
 from . import evaluation
 from .const import AI_TASK_DATA, CONF_TIMEOUT, DEFAULT_TASK_TIMEOUT_S
@@ -18,9 +15,9 @@ from .entity import ModelEntity
 from .errors import AgentError
 from .house.ground import ground
 from .house.model import House
-from .house.slim import slim
 from .house.survey import take
 from .prompt import Prefix
+from .structure import data_of, response_format
 
 PARALLEL_UPDATES = 0
 
@@ -47,15 +44,21 @@ class EdgeAgentTask(ModelEntity, ai_task.AITaskEntity):
             raise AgentError("attachments")
         prefix = _prefix(self.hass, chat_log)
         turn = self.turn(chat_log, prefix, area=None, priority="normal", timeout_s=self._timeout_s)
+        more: dict[str, Any] = {}
+        if task.structure:
+            api = chat_log.llm_api
+            more["response_format"] = response_format(
+                task.structure, api.custom_serializer if api else llm.selector_serializer
+            )
         try:
-            answer = await turn.complete(**_format(task, chat_log.llm_api))
+            answer = await turn.complete(**more)
         except AgentError as error:
             self.note(error)
             raise
         self.note(None)
         last = chat_log.content[-1]
         text = last.content or "" if isinstance(last, conversation.AssistantContent) else ""
-        data = _data(text, finished=answer.reader.finish_reason != "length") if task.structure else text
+        data = data_of(text, answer.reader.finish_reason) if task.structure else text
         return ai_task.GenDataTaskResult(conversation_id=chat_log.conversation_id, data=data)
 
     async def _async_evaluate(self, task: ai_task.EvaluationTask) -> ai_task.EvaluationTaskResult:
@@ -77,19 +80,3 @@ def _prefix(hass: HomeAssistant, chat_log: conversation.ChatLog) -> Prefix:
     house = take(hass, api.llm_context.assistant)
     tools = ground(api.tools, api.custom_serializer, house)
     return Prefix(f"{DEFAULT_SYSTEM_PROMPT}\n{api.api_prompt}".strip(), tools, house)
-
-
-def _format(task: ai_task.GenDataTask, api: llm.APIInstance | None) -> dict[str, Any]:
-    """The fields of a request that hold the answer to the task's structure."""
-    if not task.structure:
-        return {}
-    serializer = api.custom_serializer if api else llm.selector_serializer
-    schema = slim(probatio.to_openapi(task.structure, custom_serializer=serializer, openapi_version="3.1.0"))
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "data", "schema": schema}}}
-
-
-def _data(text: str, *, finished: bool) -> Any:
-    try:
-        return json_loads(text)
-    except JSONDecodeError as error:
-        raise AgentError("no_structure" if finished else "too_long") from error

@@ -1,7 +1,6 @@
 """The actions: ask a node anything, have prefixes read in advance, stop what runs, have a node loaded anew."""
 
 from collections.abc import Mapping
-from json import JSONDecodeError
 from typing import Any, Final
 
 import probatio
@@ -11,18 +10,17 @@ from homeassistant.const import CONF_DESCRIPTION, CONF_SELECTOR
 from homeassistant.core import HomeAssistant, ServiceCall, ServiceResponse, SupportsResponse, callback
 from homeassistant.exceptions import ServiceValidationError
 from homeassistant.helpers import config_validation as cv
-from homeassistant.helpers import llm, selector
+from homeassistant.helpers import selector
 from homeassistant.helpers.service import (
     async_get_config_entry,
     async_register_admin_service,
     async_register_platform_entity_service,
 )
-from homeassistant.util.json import json_loads
 
 from .const import CONF_MAX_TOKENS, CONF_TEMPERATURE, CONF_TIMEOUT, DEFAULT_TIMEOUT_S, DOMAIN, MANUFACTURER
 from .coordinator import EdgeAgentConfigEntry, NodeCoordinator
 from .errors import AgentError, wire_errors
-from .house.slim import slim
+from .structure import data_of, response_format
 from .wire import DEFAULT_ROOT, POOL, Reply, WireError
 
 SERVICE_ASK: Final = "ask"
@@ -105,10 +103,7 @@ async def _ask(call: ServiceCall) -> ServiceResponse:
     if model := reply.body.get("model"):
         answer["model"] = model
     if structure:
-        try:
-            answer["data"] = json_loads(text)
-        except JSONDecodeError as error:
-            raise AgentError("too_long" if choice.get("finish_reason") == "length" else "no_structure") from error
+        answer["data"] = data_of(text, choice.get("finish_reason") or "")
     return answer
 
 
@@ -136,13 +131,11 @@ def _body(data: Mapping[str, Any], structure: probatio.Schema | None) -> dict[st
         edge |= {"template": template, "vars": data.get(ATTR_VARIABLES, {})}
     system = data.get(ATTR_SYSTEM_PROMPT)
     messages = [("system", system), ("user", prompt)]
-    body["messages"] = [{"role": role, "content": text} for role, text in messages if text is not None]
+    if given := [{"role": role, "content": text} for role, text in messages if text is not None]:
+        body["messages"] = given  # A template brings its own.
     body |= {name: data[name] for name in (CONF_MAX_TOKENS, CONF_TEMPERATURE) if name in data}
     if structure:
-        schema = slim(
-            probatio.to_openapi(structure, custom_serializer=llm.selector_serializer, openapi_version="3.1.0")
-        )
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        body["response_format"] = response_format(structure)
     return body
 
 

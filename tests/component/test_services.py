@@ -92,6 +92,8 @@ async def test_a_template_of_the_agent_is_filled(hass: HomeAssistant, node: Node
     request = only(node)
     assert (request.edge["template"], request.edge["vars"]) == ("notification", {"event": "The washer is done."})
     assert request.messages == [{"role": "system", "content": "Be kind."}]
+    await ask(hass, template="notification")
+    assert "messages" not in node.requests[-1].body
 
 
 STRUCTURE = {
