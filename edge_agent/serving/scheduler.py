@@ -20,6 +20,8 @@ from edge_agent.wire import WireError
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
 _NOTICE_S = 1.0
+_TOKEN_BYTES = 4
+"""Of a prompt, by and large; in any language, for scripts with long bytes have short words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,12 @@ class Scheduler:
         ticket = Ticket(key, job, _priority(job.request), now, now + timeout_s)
         self.backlog.offer(ticket, retry_after_s=round(max(1.0, self._wait_s(len(self.backlog))), 1))
         ticket.position = self.backlog.ahead_of(key) + max(0, self.running + 1 - self.slots)
-        wait = self._wait_s(ticket.position)
-        if wait > timeout_s:
+        wait, reading = self._wait_s(ticket.position), self._reading_s(job.request)
+        if wait + reading / 2 > timeout_s:  # Half: only the engine knows how many tokens there are.
             self.backlog.remove(key)
-            raise WireError("expired", f"about {wait:.0f} s of work goes before it, the deadline is {timeout_s:g} s")
-        job.emit(Accepted(ticket.position, round(wait, 2) or None))
+            why = f"about {wait + reading:.0f} s of work goes before its first word, the deadline is {timeout_s:g} s"
+            raise WireError("expired", why)
+        job.emit(Accepted(ticket.position, round(wait + reading, 2) or None))
         self.wake()
 
     def cancel(self, key: Key, verdict: WireError) -> bool:
@@ -153,6 +156,14 @@ class Scheduler:
         """Whether a broken engine is being restarted: requests may wait for it, as those put back do."""
         return self._supervisor.restarts > 0 and self._supervisor.phase in (Phase.LOADING, Phase.RECOVERING)
 
+    def _reading_s(self, request: ChatRequest) -> float:
+        """Estimate how long an engine that keeps nothing resident reads before its first word; 0 for any other."""
+        loaded = self._supervisor.loaded
+        if loaded is None or loaded.engine.capabilities.prefix_cache or request.edge.op != "chat":
+            return 0.0
+        parts = [*(message.content for message in request.messages), *map(str, request.tools)]
+        return self.meter.reading_s(sum(len(part.encode()) for part in parts) // _TOKEN_BYTES)
+
     def _wait_s(self, ahead: int) -> float:
         return self.meter.wait_s(ahead, self.slots)
 
@@ -211,7 +222,8 @@ class Scheduler:
         for ticket, ahead in self.backlog.positions():
             if ahead + busy != ticket.position:
                 ticket.position = ahead + busy
-                ticket.job.emit(Queued(ticket.position, round(self._wait_s(ticket.position), 2) or None))
+                wait = self._wait_s(ticket.position) + self._reading_s(ticket.job.request)
+                ticket.job.emit(Queued(ticket.position, round(wait, 2) or None))
 
     async def _serve(self, run: _Run, loaded: Loaded) -> None:
         ticket, run.started = run.ticket, True

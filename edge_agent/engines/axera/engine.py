@@ -17,7 +17,7 @@ from edge_agent.engines.axera import faults, program
 from edge_agent.engines.axera.console import Console
 from edge_agent.engines.axera.run import GROUP, Run
 from edge_agent.engines.axera.stream import Event, Line, Mark, Ran
-from edge_agent.engines.axera.tokenizer_address import Heard, TokenizerAddress
+from edge_agent.engines.axera.tokenizer_address import TokenizerAddress
 from edge_agent.engines.base import Capabilities, Dialect, Health, Piece, Prompt, Sampling, Segment, Usage
 from edge_agent.engines.options import checked
 from edge_agent.errors import ContextOverflow, DeviceLost, EngineFailed, EngineStalled, ModelError, Unsupported
@@ -213,7 +213,7 @@ class AxeraEngine:
             run = self._run = Run(ids, self._loop.time())
             self._idle.clear()
             self._watch.run()
-            self._console.write(self._address.offer(ids, lambda heard: self._called(run, heard)))
+            self._console.write(self._address.offer(ids, lambda written: self._called(run, written)))
             try:
                 yield run
             finally:
@@ -269,14 +269,14 @@ class AxeraEngine:
         self._console.send(SIGINT)
         self._loop.call_later(again_s, self._interrupt, run, min(2 * again_s, AGAIN_S))
 
-    def _called(self, run: Run, heard: Heard) -> None:
-        """The program has called the tokenizer address."""
+    def _called(self, run: Run, written: Sequence[int] | None) -> None:
+        """The program has called the tokenizer address: for the prompt, or with what it has written."""
         now = self._loop.time()
         if run.over:
             return
-        if heard.written is None:
+        if written is None:
             run.asked = run.asked or now
-        elif not run.written.take(heard.written):
+        elif not run.written.take(written):
             self._fail(EngineFailed("the console program contradicts itself about what it has written"))
         elif run.asked and not run.first:
             run.first = now

@@ -26,18 +26,15 @@ _PATIENCE_S: Final = 5.0
 _NOTHING: Final = b'{"text": ""}'
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the event loop is told of a call: the prompt was fetched, or these ids were written."""
-
-    written: Sequence[int] | None = None
+Hear = Callable[[Sequence[int] | None], None]
+"""Told, on the event loop, that these ids were written, or with None that the prompt was fetched."""
 
 
 @dataclass(slots=True, eq=False)
 class _Offer:
     key: str
     body: bytes
-    hear: Callable[[Heard], None]
+    hear: Hear
     fetched: bool = False
 
 
@@ -73,12 +70,12 @@ class TokenizerAddress:
         """What the program is told."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def offer(self, ids: Sequence[int], hear: Callable[[Heard], None]) -> str:
-        """Hand out a prompt; give the line that stands for it. `hear` is called on this loop."""
+    def offer(self, ids: Sequence[int], hear: Hear) -> str:
+        """Hand out a prompt; give the line that stands for it."""
         loop = asyncio.get_running_loop()
         key = base64.b32encode(secrets.token_bytes(5)).decode()
         told = {"token_ids": list(ids)} if self._uids is None else {"token_ids": list(ids), "diff": list(ids)}
-        self._offer = _Offer(key, _json(told), lambda heard: _tell(loop, hear, heard))
+        self._offer = _Offer(key, _json(told), lambda written: _tell(loop, hear, written))
         return key
 
     def withdraw(self) -> None:
@@ -106,11 +103,11 @@ class TokenizerAddress:
             return _json({"error": "Invalid uid"})
         if path == "/encode" and body.get("text") == offer.key:
             offer.fetched = True
-            offer.hear(Heard())
+            offer.hear(None)
             return offer.body
         ids = body.get("token_ids")
         if path == "/decode" and offer.fetched and isinstance(ids, list) and all(type(id_) is int for id_ in ids):
-            offer.hear(Heard(ids))
+            offer.hear(ids)
             return _NOTHING
         return None
 
@@ -164,6 +161,6 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, hear: Callable[[Heard], None], heard: Heard) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, hear: Hear, written: Sequence[int] | None) -> None:
     if not loop.is_closed():
-        loop.call_soon_threadsafe(hear, heard)
+        loop.call_soon_threadsafe(hear, written)

@@ -366,3 +366,23 @@ async def test_as_many_turns_run_at_once_as_the_engine_has_slots(house):
     for key in keys:
         await home.end(key)
     assert asyncio.get_running_loop().time() - before == pytest.approx(2.0, abs=0.1)
+
+
+async def test_a_slow_reader_that_keeps_nothing_resident_is_counted_in_the_estimate(house):
+    home = await house({"prefix_cache": False, "read_tps": 14})
+    home.scheduler.meter.suppose(14.0, 14.0)
+    key = home.ask("word " * 112, timeout_s=600)
+    [accepted] = home.of(key, Accepted)
+    assert accepted.eta_s == pytest.approx(10, rel=0.1)
+    refused = home.refused("word " * 1120, timeout_s=30)
+    assert refused.code.name == "expired"
+    home.scheduler.cancel(key, WireError("cancelled", "enough"))
+    await home.end(key)
+
+
+async def test_an_engine_with_a_cache_is_not_judged_by_the_length_of_a_prompt(house):
+    home = await house({"prefix_cache": True})
+    home.scheduler.meter.suppose(14.0, 14.0)
+    key = home.ask("word " * 5, timeout_s=600)
+    assert home.of(key, Accepted)[0].eta_s is None
+    await home.end(key)
