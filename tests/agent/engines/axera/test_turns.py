@@ -162,9 +162,9 @@ def chat(question: str) -> Prompt:
 @pytest.mark.timeout(0)
 @pytest.mark.usefixtures("impatient", "eager")
 async def test_random_turns(card, monkeypatch):
-    monkeypatch.setattr(engine, "STOP_RUN_S", 2.0)
+    monkeypatch.setattr(engine, "STOP_RUN_S", 4.0)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    life = Turns(card, card.options(silence_s=1.0), SEED, breaks=0.02)
+    life = Turns(card, card.options(silence_s=2.0), SEED, breaks=0.02)
     await life.run(TURNS)
     print(dict(life.counts))  # noqa: T201 - a figure for the record
     assert life.counts["turns"] == TURNS
