@@ -172,7 +172,10 @@ async def test_scores_are_log_probabilities_and_prefer_the_obvious(engine, chat)
         assert math.exp(paris) + math.exp(london) + math.exp(kettle) <= 1.01
 
 
-@pytest.mark.parametrize("how", [{"regex": "(yes|no)"}, {"json_schema": "{}"}, {"calls": '{"properties": {}}'}])
+RING = '{"properties": {"ring": {"type": "object", "properties": {}}}}'
+
+
+@pytest.mark.parametrize("how", [{"regex": "(yes|no)"}, {"json_schema": '{"type": "null"}'}, {"calls": RING}])
 async def test_an_engine_obeys_a_constraint_or_refuses_it(engine, chat, answer, how):
     sampling = replace(SAMPLING, constraint=Constraint(**how, param="response_format"))
     if engine.capabilities.constrained:
