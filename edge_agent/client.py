@@ -32,6 +32,8 @@ from .wire import (
     dumps,
 )
 
+MAX_PAYLOAD: Final = 1 << 20
+"""Bytes of a message that is read: no node sends as much, and whoever reads has other things to do."""
 SETTLE_S: Final = 1.0
 """How long after connecting presence may still be on its way."""
 GRACE_S: Final = 5.0
@@ -92,10 +94,20 @@ class Client:
             exchange.reconnected()
 
     def down(self) -> None:
+        """The connection is lost: what presence said holds no longer, and is sent again with the next one."""
         self.connected = False
+        self.nodes = {name: replace(view, online=False, state=None) for name, view in self.nodes.items()}
+
+    def stop(self) -> None:
+        """The connection ends for good: cancel every request under way, each of which ends as `unavailable`."""
+        self.connected = False
+        for exchange in self._exchanges.values():
+            exchange.stop()
 
     def heard(self, topic: str, payload: bytes) -> None:
         """Take one message of the filters; whatever is not of this protocol is let go."""
+        if len(payload) > MAX_PAYLOAD:
+            return
         try:
             address = self.topics.parse(topic)
             if address.kind == "out":
@@ -227,14 +239,20 @@ class Client:
                 case "state":
                     view = replace(view, state=decode_state(payload) if payload else None)
                 case "info":
-                    view = replace(view, info=decode_info(payload) if payload else None, refusal=None)
+                    info = decode_info(payload) if payload else None
+                    if info and info.node != node:
+                        raise WireError("bad_json", f"the card of another node, {info.node}", param="node")
+                    view = replace(view, info=info, refusal=None)
         except WireError as refusal:
             if kind == "state":
                 return  # A state that cannot be read says nothing; the card says which side to upgrade.
             view = replace(view, info=None, refusal=refusal)
         self.nodes[node] = view
-        if (kind == "status" and not view.online) or (kind == "state" and view.state):
+        if view == NodeView(node):
+            del self.nodes[node]  # It was removed.
+        boot = view.state.boot if view.online and view.state else None
+        if boot or (kind == "status" and not view.online):
             for exchange in self._exchanges.values():
-                exchange.gone(node, view.state.boot if view.online and view.state else None)
+                exchange.gone(node, boot)
         for listener in [*self._listeners]:
             listener(node)

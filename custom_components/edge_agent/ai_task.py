@@ -50,12 +50,7 @@ class EdgeAgentTask(ModelEntity, ai_task.AITaskEntity):
             more["response_format"] = response_format(
                 task.structure, api.custom_serializer if api else llm.selector_serializer
             )
-        try:
-            answer = await turn.complete(**more)
-        except AgentError as error:
-            self.note(error)
-            raise
-        self.note(None)
+        answer = await turn.complete(**more)
         last = chat_log.content[-1]
         text = last.content or "" if isinstance(last, conversation.AssistantContent) else ""
         data = data_of(text, answer.reader.finish_reason) if task.structure else text

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .wire import Reply
+from .wire import Reply, WireError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,41 @@ class Call:
 type Piece = Text | Thought | Call
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Whoever is on the broker can send anything under a request's id."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise WireError("internal", "an answer that cannot be read") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A whole answer, without its calls."""
+
+    text: str
+    finish_reason: str
+    usage: Mapping[str, Any]
+
+
+def written(reply: Reply) -> Written:
+    """Read a final message alone; raises `WireError` for one that is none of OpenAI's."""
+    with _understood():
+        choice = reply.body["choices"][0]
+        return Written(
+            choice["message"].get("content") or "",
+            choice.get("finish_reason") or "",
+            dict(reply.body.get("usage") or {}),
+        )
+
+
+def weights(reply: Reply) -> Mapping[str, float]:
+    """The probability of each choice, in the final message of a `score`; raises `WireError` for anything else."""
+    with _understood():
+        return {each["choice"]: float(each["probability"]) for each in reply.extra.get("scores") or ()}
+
+
 class AnswerReader:
     """Takes the messages of one answer in order.
 
@@ -54,7 +89,11 @@ class AnswerReader:
         self._called: set[str] = set()
 
     def take(self, reply: Reply) -> Iterator[Piece]:
-        """Read one message; yields what it adds."""
+        """Read one message; yields what it adds. Raises `WireError` for one that is none of OpenAI's."""
+        with _understood():
+            yield from self._read(reply)
+
+    def _read(self, reply: Reply) -> Iterator[Piece]:
         if reply.seq == 0:  # Another node began anew: nothing had come from the first.
             self._next, self._gap = 0, False
         self._gap = self._gap or reply.seq != self._next
@@ -99,5 +138,5 @@ class AnswerReader:
             if call["id"] not in self._called:
                 yield Call(call["id"], call["function"]["name"], call["function"]["arguments"])
         self.finish_reason = choice.get("finish_reason") or ""
-        self.usage = reply.body.get("usage") or {}
-        self.timings = reply.extra.get("timings") or {}
+        self.usage = dict(reply.body.get("usage") or {})
+        self.timings = dict(reply.extra.get("timings") or {})

@@ -152,7 +152,8 @@ class EdgeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         try:
             async with _client(self.hass, DEFAULT_ROOT) as client:
                 await _settle(client)
-                return sorted(node for node in client.nodes if f"{DEFAULT_ROOT}/{node}" not in taken)
+                seen = (view.name for view in client.nodes.values() if view.online)
+                return sorted(node for node in seen if f"{DEFAULT_ROOT}/{node}" not in taken)
         except ConfigEntryNotReady:
             return []
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from homeassistant.components import mqtt
@@ -58,15 +59,33 @@ class Connection:
         """Give it back."""
         self.users -= 1
         if not self.users:
+            self.client.stop()
             self._unsubscribe()
             self._hass.data[_CONNECTIONS].pop(self._root, None)
 
     async def _subscribe(self) -> None:
         self._ends.append(mqtt.async_subscribe_connection_status(self._hass, self._connected))
+        self._follow_mqtt()
         self._missing = set(self.client.filters)
         for topic in self.client.filters:
             self._ends.append(await mqtt.async_subscribe(self._hass, topic, self._heard, _QOS, None))
             self._ends.append(mqtt.async_on_subscribe_done(self._hass, topic, _QOS, self._subscribed(topic)))
+
+    @callback
+    def _follow_mqtt(self) -> None:
+        if entry := mqtt_entry(self._hass):
+            self._ends.append(entry.async_on_state_change(partial(self._mqtt_changed, entry)))
+
+    @callback
+    def _mqtt_changed(self, entry: ConfigEntry) -> None:
+        """Follow a reload of MQTT: it would keep our subscriptions, and we could no longer end them."""
+        if entry.state is ConfigEntryState.UNLOAD_IN_PROGRESS:
+            self._unsubscribe()
+            self._follow_mqtt()
+            self._tell()
+        elif entry.state is ConfigEntryState.LOADED and len(self._ends) == 1:
+            self._unsubscribe()
+            self._hass.async_create_task(self._subscribe(), f"{DOMAIN} subscribe")
 
     @callback
     def _unsubscribe(self) -> None:

@@ -30,6 +30,7 @@ from .coordinator import EdgeAgentConfigEntry, NodeCoordinator
 from .entity import ModelEntity
 from .errors import AgentError
 from .prefix import PrefixKeeper
+from .prompt import Prefix
 
 PARALLEL_UPDATES = 0
 _PREPARE_S: Final = 300.0
@@ -53,9 +54,9 @@ class EdgeAgentConversation(ModelEntity, conversation.ConversationEntity, conver
     def __init__(self, coordinator: NodeCoordinator, subentry: ConfigSubentry) -> None:
         super().__init__(coordinator, subentry)
         self._api_ids: list[str] = self.options.get(CONF_LLM_HASS_API, [])
-        self._prompt: str = self.options.get(CONF_PROMPT, DEFAULT_PROMPT)
+        self._prompt: str = self.options.get(CONF_PROMPT) or DEFAULT_PROMPT
         self._timeout_s = float(self.options.get(CONF_TIMEOUT, DEFAULT_TIMEOUT_S))
-        self._preparing = False
+        self._reading = False
         if self._api_ids and not self.options.get(CONF_LOCAL_STATES, True):
             self._attr_supported_features = conversation.ConversationEntityFeature.CONTROL
 
@@ -67,8 +68,9 @@ class EdgeAgentConversation(ModelEntity, conversation.ConversationEntity, conver
     @override
     async def async_added_to_hass(self) -> None:
         await super().async_added_to_hass()
-        self._keeper = PrefixKeeper(self.hass, self.entity_id, self._api_ids, self._prompt, self._home_changed)
+        self._keeper = PrefixKeeper(self.hass, self.entity_id, self._api_ids, self._prompt, self._read_ahead)
         self.async_on_remove(self._keeper.start())
+        self.async_on_remove(lambda: self.note(None))
         conversation.async_set_agent(self.hass, self.coordinator.config_entry, self)
 
     @override
@@ -79,11 +81,14 @@ class EdgeAgentConversation(ModelEntity, conversation.ConversationEntity, conver
     @override
     async def async_prepare(self, language: str | None = None) -> None:
         """Have the node read the prefix while the user is still speaking."""
-        await self._home_changed()
+        self._read_ahead()
 
     async def prepare(self) -> None:
         """Have the node read the prefix; raises `AgentError` when it does not, and an issue when it cannot."""
-        body = (await self._keeper.current()).begin([])
+        await self._prepare(await self._keeper.current())
+
+    async def _prepare(self, prefix: Prefix) -> None:
+        body = prefix.begin([])
         body["edge"] = {**body.get("edge", {}), "op": "prepare"}
         try:
             await self.complete(body, timeout_s=_PREPARE_S)
@@ -125,20 +130,29 @@ class EdgeAgentConversation(ModelEntity, conversation.ConversationEntity, conver
     @override
     def _presence(self) -> None:
         if self.available and not self._was_available and self.hass.is_running:
-            self.hass.async_create_background_task(self._home_changed(), f"{DOMAIN} prepare")
+            self._read_ahead()
         super()._presence()
 
-    async def _home_changed(self) -> None:
-        """Have the prefix read in advance, if the user wants that; what goes wrong is told when it matters."""
-        if self._preparing or not self.available or not self.options.get(CONF_PREFILL, True):
+    @callback
+    def _read_ahead(self) -> None:
+        """Have the prefix read in advance, if the user wants that, once at a time."""
+        if self._reading or not self.available or not self.options.get(CONF_PREFILL, True):
             return
-        self._preparing = True
+        self._reading = True
+        entry = self.coordinator.config_entry
+        entry.async_create_background_task(self.hass, self._read(), f"{DOMAIN} read ahead")
+
+    async def _read(self) -> None:
+        """Read until nothing has changed meanwhile; what goes wrong is told when it matters."""
+        read: Prefix | None = None
         try:
-            await self.prepare()
-        except (AgentError, HomeAssistantError) as error:
+            while (prefix := await self._keeper.current()) != read:
+                await self._prepare(prefix)
+                read = prefix
+        except HomeAssistantError as error:
             LOGGER.debug("The prefix of %s was not read in advance: %s", self.entity_id, error)
         finally:
-            self._preparing = False
+            self._reading = False
 
 
 @callback

@@ -89,13 +89,7 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
         if view.info is not None and view.info != self.data.info:
             self._describe(view.info)
         if view.info is None and view.refusal is None and self._known and self.connected:
-            issues.raise_issue(
-                self.hass,
-                issues.NODE_REMOVED,
-                self.config_entry.entry_id,
-                entry_id=self.config_entry.entry_id,
-                node=self.node,
-            )
+            issues.raise_issue(self.hass, issues.NODE_REMOVED, self.config_entry.entry_id, node=self.node)
         if view.refusal is not self.data.refusal:
             issues.check_protocol(self.hass, self.config_entry.entry_id, self.node, view.refusal)
         self._notice(there=self.connected and view.online)
@@ -121,23 +115,21 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
     @callback
     def _notice(self, *, there: bool) -> None:
         """Say once that the node went, and once that it came back."""
-        if there == self._there:
-            return
-        if there:
-            if self._there is not None:
-                LOGGER.info("Node %s is back", self.node)
-            issues.clear_issue(self.hass, issues.NODE_GONE, self.config_entry.entry_id)
-            self._stop_waiting()
-        else:
-            if self._there:
-                where = "is off the broker" if self.connected else "cannot be reached: Home Assistant lost the broker"
-                LOGGER.warning("Node %s %s", self.node, where)
-            self._gone = async_call_later(self.hass, GONE_AFTER_S, self._missed)
+        if there and self._there is False:
+            LOGGER.info("Node %s is back", self.node)
+        elif self._there and not there:
+            where = "is off the broker" if self.connected else "cannot be reached: Home Assistant lost the broker"
+            LOGGER.warning("Node %s %s", self.node, where)
         self._there = there
+        if there or not self.connected:  # How long it is gone is known only from the broker.
+            self._stop_waiting()
+        elif self._gone is None:
+            self._gone = async_call_later(self.hass, GONE_AFTER_S, self._missed)
+        if there:
+            issues.clear_issue(self.hass, issues.NODE_GONE, self.config_entry.entry_id)
 
     @callback
     def _missed(self, _: datetime) -> None:
-        self._gone = None
         entry_id = self.config_entry.entry_id
         issues.raise_issue(self.hass, issues.NODE_GONE, entry_id, node=self.node, hours=GONE_AFTER_S // 3600)
 
@@ -151,3 +143,5 @@ class NodeCoordinator(DataUpdateCoordinator[NodeView]):
     def _forget(self) -> None:
         self._stop_waiting()
         issues.clear_node(self.hass, self.config_entry.entry_id)
+        if all(entry is self.config_entry for entry in self.hass.config_entries.async_loaded_entries(DOMAIN)):
+            issues.clear_broker(self.hass)

@@ -45,12 +45,10 @@ class ModelEntity(Entity):
         self._target: str = self.options.get(CONF_TARGET, TARGET_NODE)
         self._was_available = False
         self._attr_unique_id = subentry.subentry_id
-        info = coordinator.data.info if self._target == TARGET_NODE else None
         self._attr_device_info = dr.DeviceInfo(
             identifiers={(DOMAIN, subentry.subentry_id)},
             name=subentry.title,
             manufacturer=MANUFACTURER,
-            model=info.model if info else None,
             entry_type=dr.DeviceEntryType.SERVICE,
             via_device_id=coordinator.device_id,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, override
 
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
@@ -31,6 +31,7 @@ class AgentError(HomeAssistantError):
             translation_placeholders={name: str(value) for name, value in placeholders.items()},
         )
         self.code = code or key
+        self._localised = ""
 
     @classmethod
     def from_wire(cls, error: WireError, node: str) -> AgentError:
@@ -42,7 +43,11 @@ class AgentError(HomeAssistantError):
 
     async def localise(self, hass: HomeAssistant, language: str) -> None:
         """Read in this language from now on, if there is a translation."""
-        self._message = await sentence(hass, language, self.translation_key or "", self.translation_placeholders)
+        self._localised = await sentence(hass, language, self.translation_key or "", self.translation_placeholders)
+
+    @override
+    def __str__(self) -> str:
+        return self._localised or super().__str__()
 
 
 async def sentence(hass: HomeAssistant, language: str, key: str, placeholders: dict[str, str] | None = None) -> str:

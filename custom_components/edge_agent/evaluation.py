@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from homeassistant.components import ai_task
 from homeassistant.helpers.json import json_dumps
 
+from .answer import weights
 from .entity import ModelEntity
-from .errors import AgentError
+from .errors import AgentError, wire_errors
 
 if TYPE_CHECKING:
     from homeassistant.components.ai_task import (
@@ -38,10 +39,11 @@ async def evaluate(entity: ModelEntity, task: EvaluationTask, timeout_s: float) 
         messages = _messages(task, f"{question['instructions']}\n{listed}")
         body = {"messages": messages, "edge": {"op": "score", "choices": choices, "priority": "normal"}}
         reply = await entity.complete(body, timeout_s=timeout_s)
-        weights = {each["choice"]: float(each["probability"]) for each in reply.extra.get("scores") or ()}
-        if weights.keys() != set(choices):
+        with wire_errors(reply.node):
+            weighed = weights(reply)
+        if weighed.keys() != set(choices):
             raise AgentError("no_scores")
-        answers[name] = _answer(question, [weights[choice] for choice in choices])
+        answers[name] = _answer(question, [weighed[choice] for choice in choices])
     return ai_task.EvaluationTaskResult(answers)
 
 
@@ -67,12 +69,12 @@ def _choices(question: EvaluationQuestion) -> tuple[list[str], str]:
     return letters, f"{listed}\nAnswer with the letter."
 
 
-def _answer(question: EvaluationQuestion, weights: list[float]) -> EvaluationAnswer:
+def _answer(question: EvaluationQuestion, shares: list[float]) -> EvaluationAnswer:
     match question["type"]:
         case "noul":
-            return ai_task.NoulAnswer(weights[0])
+            return ai_task.NoulAnswer(shares[0])
         case "choice":
-            probabilities = dict(zip(question["criteria"], weights, strict=True))
+            probabilities = dict(zip(question["criteria"], shares, strict=True))
             return ai_task.ChoiceAnswer(max(probabilities, key=lambda name: probabilities[name]), probabilities)
         case _:
-            return ai_task.ScoreAnswer(sum(level * weight for level, weight in enumerate(weights)), weights)
+            return ai_task.ScoreAnswer(sum(level * share for level, share in enumerate(shares)), shares)

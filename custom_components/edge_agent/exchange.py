@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, Protocol
 
-from .wire import Reply, WireError
+from .wire import POOL, Reply, WireError
 
 ATTEMPTS: Final = 3
 FIRST_REPLY_S: Final = 3.0
@@ -27,6 +27,9 @@ class Line(Protocol):
 
     def lives(self, node: str, boot: str) -> bool:
         """Whether presence shows this node online with this boot."""
+
+    def serves(self, target: str) -> bool:
+        """Whether presence shows the target, a node or the pool, ready."""
 
     async def send(self, target: str, rid: str, body: Mapping[str, Any]) -> None: ...
     async def cancel(self, rid: str, keep: str | None = None) -> None: ...
@@ -57,8 +60,15 @@ class Exchange:
 
     def gone(self, node: str, boot: str | None = None) -> None:
         """The node is off the broker, or back with another boot."""
-        if self._server is not None and self._server[0] == node and self._server[1] != boot:
+        if self._server is None:
+            if boot is None and self._target in (node, POOL):
+                self._inbox.put_nowait("gone")
+        elif self._server[0] == node and self._server[1] != boot:
             self._inbox.put_nowait("gone")
+
+    def stop(self) -> None:
+        """Whoever owns the connection gives it up."""
+        self._inbox.put_nowait("stopped")
 
     def reconnected(self) -> None:
         self._inbox.put_nowait("reconnected")
@@ -119,8 +129,13 @@ class Exchange:
         """Do what helps against silence, a lost connection or a lost node; raises when nothing does."""
         if time.monotonic() >= self._deadline:
             raise WireError("expired", "no answer before the deadline")
+        if trouble == "stopped":
+            raise WireError("unavailable", "the connection to the broker was given up")
         if self._server is None:
-            if self._client.connected:
+            # Right after a reconnect presence is still on its way.
+            if self._client.connected and trouble != "reconnected" and not self._client.serves(self._target):
+                raise WireError("unavailable", "no node is left that could answer", offline=True)
+            if self._client.connected and trouble != "gone":
                 await self._send()
         elif trouble == "gone" and self._written:
             self._doubted = True

@@ -77,13 +77,20 @@ def check_broker(hass: HomeAssistant) -> None:
     if entry is None:
         return
     for kind, sound in (
-        (BROKER_OLD, entry.data.get(CONF_PROTOCOL, "5") == "5"),
+        (BROKER_OLD, entry.data.get(CONF_PROTOCOL, "3.1.1") == "5"),
         (BROKER_OPEN, bool(entry.data.get(CONF_USERNAME))),
     ):
         if sound:
             clear_issue(hass, kind)
         else:
             raise_issue(hass, kind)
+
+
+@callback
+def clear_broker(hass: HomeAssistant) -> None:
+    """Take back what was raised about the broker, when nobody here uses it any more."""
+    clear_issue(hass, BROKER_OLD)
+    clear_issue(hass, BROKER_OPEN)
 
 
 def _id(kind: str, owner: str) -> str:

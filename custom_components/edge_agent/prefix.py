@@ -1,12 +1,12 @@
 """The prefix of an agent: written from what the home exposes, kept until that changes, read by the node in advance."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final
 
 from homeassistant.components.conversation import ConversationInput
-from homeassistant.components.homeassistant.exposed_entities import async_listen_entity_updates
-from homeassistant.const import EVENT_STATE_CHANGED
+from homeassistant.components.homeassistant.exposed_entities import async_listen_entity_updates, async_should_expose
+from homeassistant.const import EVENT_CORE_CONFIG_UPDATE, EVENT_STATE_CHANGED
 from homeassistant.core import CALLBACK_TYPE, Context, EventStateChangedData, HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import (
@@ -60,7 +60,7 @@ class PrefixKeeper:
         agent_id: str,
         api_ids: list[str],
         prompt: str,
-        announce: Callable[[], Coroutine[Any, Any, None]],
+        announce: Callable[[], None],
     ) -> None:
         self._hass = hass
         self._agent_id = agent_id
@@ -80,7 +80,8 @@ class PrefixKeeper:
         """Watch the home; returns what ends that."""
         bus = self._hass.bus
         ends: list[CALLBACK_TYPE] = [bus.async_listen(event, self._changed) for event in _REGISTRIES]
-        ends.append(bus.async_listen(EVENT_STATE_CHANGED, self._changed, event_filter=_comes_or_goes))
+        ends.append(bus.async_listen(EVENT_STATE_CHANGED, self._changed, event_filter=self._concerns))
+        ends.append(bus.async_listen(EVENT_CORE_CONFIG_UPDATE, self._changed))
         ends.append(async_listen_entity_updates(self._hass, ASSISTANT, self._changed))
         ends.append(async_at_started(self._hass, self._changed))
         ends.append(self._debouncer.async_shutdown)
@@ -104,23 +105,37 @@ class PrefixKeeper:
                 try:
                     self._stale = False
                     self._prefix = await self._write()
-                except HomeAssistantError:
-                    self._stale = True
-                    if llm_api is None:
+                except BaseException as error:
+                    self._stale = True  # Also when a turn is cancelled over it.
+                    if llm_api is None or not isinstance(error, HomeAssistantError):
                         raise
                     return self._own(llm_api)
         return self._prefix
 
     async def _renew(self) -> None:
-        before, now = self._prefix, await self.current()
+        before = self._prefix
+        try:
+            now = await self.current()
+        except HomeAssistantError as error:  # An API that is gone, or given to administrators alone.
+            LOGGER.debug("The prefix of %s is not written in advance: %s", self._agent_id, error)
+            return
         if before != now:
-            await self._announce()
+            self._announce()
 
     @callback
     def _changed(self, _: object = None) -> None:
         self._stale = True
         if self._hass.is_running:
             self._debouncer.async_schedule_call()
+
+    @callback
+    def _concerns(self, data: EventStateChangedData) -> bool:
+        """Whether something that is exposed appears, disappears or is called something else."""
+        old, new = data["old_state"], data["new_state"]
+        if new is None:
+            return True
+        changes = old is None or old.name != new.name
+        return changes and async_should_expose(self._hass, ASSISTANT, data["entity_id"])
 
     async def _write(self) -> Prefix:
         house = take(self._hass, ASSISTANT)
@@ -148,7 +163,8 @@ class PrefixKeeper:
         """Satellites: what differs between them is no part of the prefix, and all their tools are."""
         registry = er.async_get(self._hass)
         found = {entry.device_id for entry in registry.entities.values() if entry.domain == "assist_satellite"}
-        return sorted({each for each in found if each} | self._satellites)[:_SATELLITES]
+        others = {each for each in found if each} - self._satellites
+        return [*sorted(self._satellites), *sorted(others)][:_SATELLITES]
 
     def _context(self, device_id: str | None) -> llm.LLMContext:
         """The context of somebody who speaks from this device, as this version of Home Assistant makes it."""
@@ -164,16 +180,12 @@ class PrefixKeeper:
 
     def _instructions(self, context: llm.LLMContext) -> str:
         """The user's prompt, unless it looks at states or at the clock: then it is no part of a prefix."""
-        variables = {"ha_name": self._hass.config.location_name, "user_name": None, "llm_context": context}
-        info = template.Template(self._prompt, self._hass).async_render_to_info(variables, parse_result=False)
-        watches = (info.has_time, info.all_states, info.all_states_lifecycle, info.domains, info.domains_lifecycle)
-        if info.exception or info.entities or any(watches):
-            return ""  # A prompt that cannot be rendered is reported by the conversation that needs it.
-        return str(info.result())
-
-
-@callback
-def _comes_or_goes(data: EventStateChangedData) -> bool:
-    """Whether an entity appears, disappears or is called something else."""
-    old, new = data["old_state"], data["new_state"]
-    return old is None or new is None or old.name != new.name
+        texts = []
+        for user in ("", "\0"):  # What differs between users is no part of it either.
+            variables = {"ha_name": self._hass.config.location_name, "user_name": user, "llm_context": context}
+            info = template.Template(self._prompt, self._hass).async_render_to_info(variables, parse_result=False)
+            watches = (info.has_time, info.all_states, info.all_states_lifecycle, info.domains, info.domains_lifecycle)
+            if info.exception or info.entities or any(watches):
+                return ""  # A prompt that cannot be rendered is reported by the conversation that needs it.
+            texts.append(str(info.result()))
+        return common_lines(texts)

@@ -5,16 +5,20 @@ system text and the same tools, whoever asks from wherever; the lines that depen
 open the first message of the user instead.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from homeassistant.components import conversation
 from homeassistant.helpers.json import json_dumps
 
 from .house.ground import Grounded
 from .house.model import House
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
+"""What no tool's name may have on the wire: a model may have called one that does not exist."""
 
 type Message = dict[str, Any]
 
@@ -79,7 +83,7 @@ def _assistant(prefix: Prefix, content: conversation.AssistantContent) -> Messag
                 "id": call.id,
                 "type": "function",
                 "function": {
-                    "name": prefix.safe_names.get(call.tool_name, call.tool_name),
+                    "name": prefix.safe_names.get(call.tool_name, _UNSAFE.sub("_", call.tool_name)[:64] or "_"),
                     "arguments": json_dumps(call.tool_args),
                 },
             }

@@ -17,6 +17,7 @@ from homeassistant.helpers.service import (
     async_register_platform_entity_service,
 )
 
+from .answer import written
 from .const import CONF_MAX_TOKENS, CONF_TEMPERATURE, CONF_TIMEOUT, DEFAULT_TIMEOUT_S, DOMAIN, MANUFACTURER
 from .coordinator import EdgeAgentConfigEntry, NodeCoordinator
 from .errors import AgentError, wire_errors
@@ -97,13 +98,13 @@ async def _ask(call: ServiceCall) -> ServiceResponse:
     coordinator, target = _target(call)
     structure = call.data.get(ATTR_STRUCTURE)
     reply = await _complete(coordinator, _body(call.data, structure), target, call.data[CONF_TIMEOUT])
-    choice = reply.body["choices"][0]
-    text = choice["message"].get("content") or ""
-    answer: dict[str, Any] = {"text": text, "usage": dict(reply.body.get("usage") or {}), "node": reply.node}
+    with wire_errors(reply.node):
+        whole = written(reply)
+    answer: dict[str, Any] = {"text": whole.text, "usage": whole.usage, "node": reply.node}
     if model := reply.body.get("model"):
         answer["model"] = model
     if structure:
-        answer["data"] = data_of(text, choice.get("finish_reason") or "")
+        answer["data"] = data_of(whole.text, whole.finish_reason)
     return answer
 
 

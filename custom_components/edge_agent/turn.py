@@ -65,8 +65,7 @@ class Turn:
             if not self.chat_log.unresponded_tool_results:
                 return
             if around.impossible and helpless:
-                problem = next(iter(around.impossible.values()))
-                await self._say(await sentence(self.chat_log.hass, language, "impossible", {"problem": problem}))
+                await self._say(await self._excuse(language, next(iter(around.impossible.values()))))
                 return
             helpless = helpless or bool(around.impossible)
             if confirm and (text := self._confirmation(around, language)):
@@ -93,6 +92,10 @@ class Turn:
                 if isinstance(content, conversation.ToolResultContent):
                     around.results.append(content)
         self.chat_log.async_trace({"stats": _stats(around.reader)})
+        last = self.chat_log.content[-1]
+        wordless = isinstance(last, conversation.AssistantContent) and not last.content
+        if wordless or isinstance(last, conversation.UserContent):
+            raise AgentError("no_answer", node=self.who)
         return around
 
     def _body(self, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +154,12 @@ class Turn:
                 return None
             done.append(Done(result.tool_name, around.calls[result.tool_call_id].tool_args, result.result.data))
         return confirmation(language, done)
+
+    async def _excuse(self, language: str, problem: str) -> str:
+        """Why a call cannot be made; the words for the model are English, and spoken to those who speak it."""
+        if language.partition("-")[0] == "en":
+            return await sentence(self.chat_log.hass, language, "impossible", {"problem": problem})
+        return await sentence(self.chat_log.hass, language, "impossible_plain")
 
     async def _say(self, text: str) -> None:
         async def deltas() -> AsyncGenerator[Delta]:

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from edge_agent.client import SETTLE_S, Client, ulid
+from edge_agent.client import MAX_PAYLOAD, SETTLE_S, Client, ulid
 from edge_agent.wire import Info, Reply, State, Topics, WireError, dumps, encode_presence, loads
 
 TOPICS = Topics()
@@ -141,6 +141,62 @@ async def test_what_is_not_for_us_is_let_go(wire, payload):
     wire.client.heard(TOPICS.presence("kitchen", "state"), payload)
     wire.client.heard("other/topic", payload)
     assert not wire.client.serves("any")
+
+
+async def test_what_presence_said_ends_with_the_connection(wire):
+    wire.client.up()
+    wire.present()
+    wire.client.down()
+    assert not wire.client.serves("any")
+    wire.client.up()
+    wire.present()
+    assert wire.client.serves("any")
+
+
+async def test_an_answer_goes_on_over_a_lost_connection(wire):
+    """Presence comes again in any order, and is no news of the node."""
+    wire.client.up()
+    wire.present()
+    task = asyncio.create_task(wire.client.complete(BODY))
+    topic, _ = await wire.sent.get()
+    rid = TOPICS.parse(topic).rid
+    wire.answer(rid, 0, "accepted")
+    await asyncio.sleep(0)
+    wire.client.down()
+    wire.client.up()
+    wire.present()
+    topic, payload = await wire.sent.get()
+    assert loads(payload)["edge"]["op"] == "resume"
+    wire.answer(rid, 1, "final", done=1)
+    assert (await task).body == {"done": 1}
+
+
+async def test_a_client_that_stops_cancels_what_runs(wire):
+    wire.client.up()
+    wire.present()
+    task = asyncio.create_task(wire.client.complete(BODY))
+    topic, _ = await wire.sent.get()
+    wire.client.stop()
+    with pytest.raises(WireError):
+        await task
+    assert await wire.sent.get() == (TOPICS.cancel("anna", TOPICS.parse(topic).rid), b"")
+
+
+async def test_a_node_that_was_removed_is_forgotten(wire):
+    for kind, payload in (("info", encode_presence(INFO)), ("status", b"online"), ("status", b""), ("info", b"")):
+        wire.client.heard(TOPICS.presence("kitchen", kind), payload)
+    assert wire.client.nodes == {}
+
+
+async def test_the_card_of_another_node_is_none(wire):
+    wire.client.heard(TOPICS.presence("attic", "info"), encode_presence(INFO))
+    assert wire.client.nodes["attic"].refusal.param == "node"
+
+
+async def test_what_is_too_large_is_not_read(wire):
+    state = dumps({"boot": "b" * MAX_PAYLOAD, "phase": "ready"})
+    wire.client.heard(TOPICS.presence("kitchen", "state"), state)
+    assert wire.client.nodes == {}
 
 
 async def test_changes_are_seen_now_and_after_each(wire):

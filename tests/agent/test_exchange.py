@@ -16,6 +16,7 @@ class Line:
 
     def __init__(self) -> None:
         self.connected = True
+        self.serving = True
         self.living: set[tuple[str, str]] = {("kitchen", "b1")}
         self.sent: list[tuple[float, str, dict]] = []
         self.cancels: list[str | None] = []
@@ -23,6 +24,9 @@ class Line:
 
     def lives(self, node: str, boot: str) -> bool:
         return (node, boot) in self.living
+
+    def serves(self, target: str) -> bool:
+        return self.serving
 
     async def send(self, target: str, rid: str, body: dict) -> None:
         assert rid == "r1"
@@ -234,3 +238,29 @@ async def test_the_deadline_ends_it_in_any_case(asking):
     call = await asking(timeout_s=5)
     await call.hears(0, "accepted")
     assert await call.fails() == ("expired", pytest.approx(5, abs=0.1))
+
+
+async def test_when_nobody_is_left_to_acknowledge_it_ends_at_once(asking):
+    call = await asking()
+    call.line.serving = False
+    call.exchange.gone("kitchen")
+    code, at = await call.fails()
+    assert (code, len(call.line.requests)) == ("unavailable", 1)
+    assert at < 1
+
+
+async def test_a_node_that_leaves_while_others_serve_changes_nothing(asking):
+    call = await asking()
+    call.exchange.gone("attic")
+    await call.hears(0, "final")
+    await call.task
+    assert len(call.line.requests) == 1
+
+
+async def test_whoever_gives_up_the_connection_ends_it(asking):
+    call = await asking()
+    await call.hears(0, "accepted")
+    call.exchange.stop()
+    code, at = await call.fails()
+    assert (code, call.exchange.finished) == ("unavailable", False)
+    assert at < 1

@@ -18,6 +18,7 @@ from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.edge_agent.const import AI_TASK_DATA, CONVERSATION, DOMAIN
+from tests.component.node import NODES
 
 AGENT = "conversation.assistant"
 TASKS = "ai_task.tasks"
@@ -137,8 +138,11 @@ def disconnect(hass: HomeAssistant) -> None:
 def reconnect(hass: HomeAssistant) -> None:
     """Bring the broker back: Home Assistant subscribes everything again, and the broker confirms it."""
     hass.data["mqtt"].client.connected = True
+    hass.data["mqtt"].client._mock_wraps._retained_topics.clear()
     async_dispatcher_send(hass, MQTT_CONNECTION_STATE, True)
     async_dispatcher_send(hass, MQTT_PROCESSED_SUBSCRIPTIONS, [(topic, 0) for topic in subscribed(hass)])
+    for node in hass.data.get(NODES, ()):
+        node.present_again()
 
 
 def subscribed(hass: HomeAssistant) -> set[str]:

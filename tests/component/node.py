@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from homeassistant.core import HomeAssistant
+from homeassistant.util.hass_dict import HassKey
 from paho.mqtt.client import topic_matches_sub
 from pytest_homeassistant_custom_component.common import async_fire_mqtt_message
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient
@@ -29,6 +30,7 @@ from custom_components.edge_agent.wire import (
     loads,
 )
 
+NODES: HassKey[list[Node]] = HassKey("test_nodes")
 READY = State(
     boot="boot1",
     phase="ready",
@@ -163,6 +165,7 @@ class Node:
         self._seq: dict[str, int] = {}
         self._script: Script = lambda _: speak("OK.")
         self._order_script: Script = lambda _: ()  # As a node that names nobody in admin.clients.
+        hass.data.setdefault(NODES, []).append(self)
         self._wrap("publish", self._published)
         self._wrap("subscribe", self._subscribed)
 
@@ -212,6 +215,12 @@ class Node:
         body = {"id": request.rid, **answer.body}
         reply = Reply(request.rid, seq, answer.kind, self.name, self.state.boot, answer.ends, body, answer.extra)
         async_fire_mqtt_message(self._hass, self.topics.out(request.client), reply.encode(), 1)
+
+    def present_again(self) -> None:
+        """What the broker does for whoever subscribes again: send all that is retained."""
+        for topic, payload in self._retained.items():
+            if payload:
+                async_fire_mqtt_message(self._hass, topic, payload, 1, True)
 
     def _wrap(self, method: str, hear: Callable[..., None]) -> None:
         mock = getattr(self._paho, method)

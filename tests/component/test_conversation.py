@@ -7,11 +7,16 @@ import pytest
 from homeassistant.components import conversation
 from homeassistant.components.conversation.trace import async_get_traces
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import area_registry as ar
 from homeassistant.helpers import chat_session, intent
+from homeassistant.helpers import device_registry as dr
+from pytest_homeassistant_custom_component.common import MockConfigEntry, async_fire_mqtt_message
 
 from custom_components.edge_agent.const import MAX_ROUNDS
+from custom_components.edge_agent.conversation import area_of
+from custom_components.edge_agent.wire import Reply
 from tests.component.home import AGENT, LAMPS, Live, converse, disconnect, furnish, set_up, spoken
-from tests.component.node import Node, accepted, act, chunk, error, final, speak, tool_call
+from tests.component.node import Answer, Node, accepted, act, chunk, error, final, speak, tool_call
 
 
 @pytest.fixture
@@ -311,3 +316,72 @@ async def test_lost_repeated_and_late_messages_do_not_harm(hass: HomeAssistant, 
 
     agent.on(answer)
     assert spoken(await converse(hass, "Count")) == "One two three"
+
+
+@pytest.mark.parametrize("answer", [speak(""), speak("👍"), [chunk(reasoning_content="Hm."), final("", thought="Hm.")]])
+async def test_an_answer_without_words_is_said(hass: HomeAssistant, agent: Node, answer: list) -> None:
+    agent.say(answer)
+    result = await converse(hass, "Hello", language="de")
+    assert result.response.response_type is intent.IntentResponseType.ERROR
+    assert "Sprachmodell" in spoken(result)
+
+
+BROKEN = [
+    {"choices": None},
+    {"choices": [None]},
+    {"choices": [{"delta": None, "message": None}]},
+    {"choices": [{"delta": {"content": 5}, "message": {"content": 5}}]},
+    {"choices": [{"delta": {"tool_calls": [{}]}, "message": {"tool_calls": [{}]}}]},
+    {"choices": [{"message": {"content": "Hi"}}], "usage": [1]},
+]
+
+
+@pytest.mark.parametrize("kind", ["chunk", "final"])
+@pytest.mark.parametrize("body", BROKEN)
+async def test_whatever_a_stranger_sends_is_an_error_that_is_said(
+    hass: HomeAssistant, agent: Node, kind: str, body: dict
+) -> None:
+    agent.say([Answer(kind, body), error("busy")])
+    result = await converse(hass, "Hello")
+    assert result.response.response_type is intent.IntentResponseType.ERROR
+    assert "{" not in spoken(result)
+
+
+async def test_absurd_numbers_are_impossible(hass: HomeAssistant, agent: Node) -> None:
+    call = tool_call("light__HassLightSet", f'{{"name": "Ceiling lamp", "brightness": 1{"0" * 400}}}')
+    agent.say(act(call), speak("That is too bright."))
+    assert spoken(await converse(hass, "Brighter")) == "That is too bright."
+
+
+async def test_a_turn_ends_with_its_entry(hass: HomeAssistant, agent: Node) -> None:
+    agent.on(lambda request: [accepted(), chunk(content="Once ")] if request.op == "chat" else [final()])
+    entry = hass.config_entries.async_entries("edge_agent")[0]
+    async with Live(hass) as live:
+        answer = live.say("A story")
+        assert await live.heard() == "Once"
+        assert await hass.config_entries.async_unload(entry.entry_id)
+        assert (await answer).response.response_type is intent.IntentResponseType.ERROR
+    await hass.async_block_till_done()
+    assert [rid for rid, _ in agent.cancels] == [chats(agent)[0].rid]
+
+
+async def test_a_retained_answer_is_none(hass: HomeAssistant, agent: Node) -> None:
+    def answer(request):
+        if request.op != "chat":
+            return [final()]
+        forged = Reply(request.rid, 1, "final", "attic", "boot1", True, final("Forged.").body).encode()
+        async_fire_mqtt_message(hass, agent.topics.out(request.client), forged, 1, True)
+        return speak("Real.")
+
+    agent.on(answer)
+    assert spoken(await converse(hass, "Hello")) == "Real."
+
+
+async def test_the_room_of_whoever_speaks_is_known(hass: HomeAssistant, agent: Node) -> None:
+    owner = MockConfigEntry(domain="wyoming")
+    owner.add_to_hass(hass)
+    kitchen = ar.async_get(hass).async_get_area_by_name("Kitchen")
+    device = dr.async_get(hass).async_get_or_create(config_entry_id=owner.entry_id, identifiers={("wyoming", "k")})
+    dr.async_get(hass).async_update_device(device.id, area_id=kitchen.id)
+    assert area_of(hass, device.id) == "Kitchen"
+    assert area_of(hass, None) is None

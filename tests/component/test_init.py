@@ -326,3 +326,34 @@ async def test_another_user_of_the_broker_is_another_client(
     await hass.async_block_till_done()
     await converse(hass, "Hello")
     assert chats(node)[-1].client == "anna"
+
+
+async def test_what_is_still_there_after_the_broker_forgot_is_unknown(hass: HomeAssistant, node: Node) -> None:
+    node.online()
+    await set_up(hass)
+    disconnect(hass)
+    node._retained.clear()
+    reconnect(hass)
+    await hass.async_block_till_done()
+    assert hass.states.get(AGENT).state == "unavailable"
+
+
+async def test_issues_go_with_their_entry(hass: HomeAssistant, node: Node, issue_registry) -> None:
+    node.on(lambda _: [error("context_overflow", prompt_tokens=4000, limit_tokens=1023)])
+    node.online()
+    entry = await set_up(hass)
+    await converse(hass, "Hello")
+    assert {key for _, key in issue_registry.issues} == {"broker_open", "context_too_small_agent"}
+    await hass.config_entries.async_remove(entry.entry_id)
+    await hass.async_block_till_done()
+    assert issue_registry.issues == {}
+
+
+async def test_time_without_the_broker_is_no_absence_of_the_node(
+    hass: HomeAssistant, node: Node, issue_registry
+) -> None:
+    node.online()
+    entry = await set_up(hass)
+    disconnect(hass)
+    await later(hass, GONE_AFTER_S + 1)
+    assert issue_registry.async_get_issue(DOMAIN, f"node_gone_{entry.entry_id}") is None

@@ -1,5 +1,6 @@
 """What a request begins with: the same bytes whoever asks, from wherever, and after a restart."""
 
+import asyncio
 import json
 
 import pytest
@@ -217,3 +218,69 @@ async def test_an_api_for_administrators_is_offered_to_them_alone(
     [request] = chats(home)
     assert "You administer this home." in request.messages[0]["content"]
     assert prepares(home) == []
+
+
+async def test_a_turn_that_is_cancelled_while_it_is_written_spoils_nothing(
+    hass: HomeAssistant, home: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_up(hass)
+    await converse(hass, "Hello")
+    async_expose_entity(hass, "conversation", "light.night_light", should_expose=False)
+
+    def interrupted(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("custom_components.edge_agent.prefix.take", interrupted)
+        with pytest.raises(asyncio.CancelledError):
+            await converse(hass, "Hello")
+    await converse(hass, "Hello")
+    assert "Night light" not in json.dumps(chats(home)[-1].body)
+
+
+async def test_the_name_of_a_user_is_no_part_of_the_prefix(hass: HomeAssistant, home: Node) -> None:
+    await set_up(hass, options={"prompt": "Be kind.\nYou talk with {{ user_name }}.", "llm_hass_api": []})
+    await converse(hass, "Hello")
+    [request] = chats(home)
+    assert request.messages[0]["content"] == "Be kind."
+    assert "You talk with" in request.messages[1]["content"]
+
+
+async def test_a_satellite_that_can_ring_is_heard_among_many(hass: HomeAssistant, home: Node) -> None:
+    for number in range(10):
+        satellite(hass, f"s{number}", "Kitchen", timers=False)
+    ringing = satellite(hass, "zz", "Bedroom", timers=True)
+    await set_up(hass)
+    await converse(hass, "Hello")
+    await converse(hass, "Set a timer", device_id=ringing)
+    await converse(hass, "Hello")
+    names = [{tool["function"]["name"] for tool in each.body["tools"]} for each in chats(home)]
+    assert "intent__HassStartTimer" in names[1] & names[2]
+
+
+async def test_a_change_while_it_is_read_is_read_next(hass: HomeAssistant, home: Node) -> None:
+    go, asked = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        asked.set()
+        await go.wait()
+        yield final()
+
+    home.on(lambda request: slowly() if request.op == "prepare" else speak("Yes."))
+    await set_up(hass)
+    async_fire_time_changed(hass, dt_util.utcnow() + dt_util.dt.timedelta(seconds=10))
+    await asked.wait()
+    async_expose_entity(hass, "conversation", "light.night_light", should_expose=False)
+    go.set()
+    await hass.async_block_till_done(wait_background_tasks=True)
+    assert "Night light" in prepares(home)[0].messages[0]["content"]
+    assert "Night light" not in prepares(home)[-1].messages[0]["content"]
+    assert len(prepares(home)) == 2
+
+
+async def test_an_entity_that_is_renamed_is_read_by_its_new_name(hass: HomeAssistant, home: Node) -> None:
+    await set_up(hass)
+    await settle(hass)
+    er.async_get(hass).async_update_entity("light.night_light", name="Moon")
+    await settle(hass)
+    assert "Moon" in prepares(home)[-1].messages[0]["content"]

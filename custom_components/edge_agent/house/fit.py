@@ -159,6 +159,8 @@ _PARTS: Final[Mapping[str, float]] = {
     for word in spoken.split()
 }
 """Of the range from the lower to the upper bound."""
+_HUGE: Final = 1e15
+"""No measure of a home is as large, and below it every whole number is exact."""
 _MEASURED: Final = re.compile(r"([+-]?\d+(?:[.,]\d+)?)\s*(.*)")
 _UNITS: Final = words.word_set(
     "percent prozent procent pourcent porciento degree degrees grad degre degres grado grados graden "
@@ -192,13 +194,13 @@ def _number(value: Any, schema: Schema, _: Schema, slot: str) -> float:
 def _read(value: Any, low: float, high: float, slot: str) -> float:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _HUGE:
         return value
     if isinstance(value, str):
         text = value.strip()
         if found := _MEASURED.fullmatch(text):
             number, unit = float(found[1].replace(",", ".")), "".join(words.plain(found[2]))
-            if not unit or unit in _UNITS or _is_time_of(unit, slot):
+            if abs(number) < _HUGE and (not unit or unit in _UNITS or _is_time_of(unit, slot)):
                 return int(number) if number.is_integer() else number
         share = _PARTS.get("".join(words.plain(text)))
         if share is not None and math.isfinite(high - low):

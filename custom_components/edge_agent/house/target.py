@@ -24,7 +24,8 @@ class Target:
     def repaired(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Give the same slots so that they agree with each other and with the house; raises `Impossible`."""
         target: dict[str, Any] = {
-            role: as_list(value) if role in _LISTS else _one(value, role) for role, value in given.items()
+            role: [str(each) for each in as_list(value)] if role in _LISTS else _one(value, role)
+            for role, value in given.items()
         }
         if "names" in target:
             self._named(target)
