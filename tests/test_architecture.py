@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 AGENT = ROOT / "edge_agent"
 WIRE = AGENT / "wire.py"
 FILES = sorted(AGENT.rglob("*.py"))
-MAX_LINES_FILE, MAX_LINES_FUNCTION, MAX_CODE_AGENT = 350, 60, 9700
+MAX_LINES_FILE, MAX_LINES_FUNCTION, MAX_CODE_AGENT = 350, 60, 9800
 
 TASK_MAKERS = {"edge_agent/connection.py", "edge_agent/engines/child.py", "edge_agent/engines/process.py"}
 """The files that may start a task outside a TaskGroup, and so own its end."""

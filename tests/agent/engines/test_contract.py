@@ -227,6 +227,7 @@ SIGNATURES = [
     {"type": "function", "function": {"name": name, "description": said, "parameters": TOOLS["properties"][name]}}
     for name, said in (("turn_on", "Turn on a lamp"), ("ring", "Ring the bell"))
 ]
+SHOWN = '{"name": "turn_on", "arguments": {"lamp": "attic"}}'
 HERMES = template.PREAMBLE.format(signatures="".join(f"\n{json.dumps(each)}" for each in SIGNATURES))
 
 
@@ -234,7 +235,11 @@ HERMES = template.PREAMBLE.format(signatures="".join(f"\n{json.dumps(each)}" for
 @pytest.mark.parametrize("several", [True, False])
 async def test_a_call_fits_its_tool(engine, chat, answer, text, several):
     constraint = Constraint(calls=json.dumps(TOOLS), several=several, param="tools")
-    prompt = chat("Turn on the Küche lamp.", system=HERMES)
+    shown = chat("Turn on the attic lamp.", system=HERMES, answer=f"<tool_call>\n{SHOWN}\n</tool_call>")
+    again = Segment(
+        "<|im_end|>\n<|im_start|>user\nTurn on the Küche lamp.<|im_end|>\n<|im_start|>assistant\n", control=True
+    )
+    prompt = Prompt((*shown.segments, again))  # A model this small must be shown how.
     written = text(await answer(engine, prompt, Sampling(max_tokens=200, constraint=constraint)))
     events = AnswerParser(TOOLS["properties"]).feed(written)
     calls = [json.loads(event.fragment) for event in events if isinstance(event, CallArguments)]

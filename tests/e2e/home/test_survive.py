@@ -30,7 +30,7 @@ async def test_a_killed_node_ends_its_answer_is_unavailable_and_comes_back(home,
     assert time.monotonic() - killed < 5
     response = event["data"]["intent_output"]["response"]
     assert response["response_type"] == "error"
-    assert "mortal" in response["speech"]["plain"]["speech"]
+    assert "stopped" in response["speech"]["plain"]["speech"]
 
     await home.until(mortal.agent, lambda state: state["state"] == "unavailable")
     began = time.monotonic()
