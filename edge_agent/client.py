@@ -233,16 +233,7 @@ class Client:
     def _presence(self, node: str, kind: str, payload: bytes) -> None:
         view = self.nodes.get(node, NodeView(node))
         try:
-            match kind:
-                case "status":
-                    view = replace(view, online=payload == ONLINE.encode())
-                case "state":
-                    view = replace(view, state=decode_state(payload) if payload else None)
-                case "info":
-                    info = decode_info(payload) if payload else None
-                    if info and info.node != node:
-                        raise WireError("bad_json", f"the card of another node, {info.node}", param="node")
-                    view = replace(view, info=info, refusal=None)
+            view = _updated(view, kind, payload)
         except WireError as refusal:
             if kind == "state":
                 return  # A state that cannot be read says nothing; the card says which side to upgrade.
@@ -256,3 +247,15 @@ class Client:
                 exchange.gone(node, boot)
         for listener in [*self._listeners]:
             listener(node)
+
+
+def _updated(view: NodeView, kind: str, payload: bytes) -> NodeView:
+    """The view after one message of presence; raises `WireError` for one that cannot be read."""
+    if kind == "status":
+        return replace(view, online=payload == ONLINE.encode())
+    if kind == "state":
+        return replace(view, state=decode_state(payload) if payload else None)
+    info = decode_info(payload) if payload else None
+    if info and info.node != view.name:
+        raise WireError("bad_json", f"the card of another node, {info.node}", param="node")
+    return replace(view, info=info, refusal=None)
