@@ -106,7 +106,7 @@ class Turn:
     async def _deltas(self, body: Mapping[str, Any], voice: Speakable | None, around: Round) -> AsyncGenerator[Delta]:
         """The answer as deltas of a chat log; a call that cannot be made is answered right behind it."""
         yield {"role": "assistant"}
-        left = max(_LEAST_S, self.deadline - time.monotonic())
+        left = max(_LEAST_S, round(self.deadline - time.monotonic(), 1))
         with wire_errors(self.who):
             async with aclosing(self.client.ask(body, target=self.target, timeout_s=left)) as replies:
                 async for reply in replies:
