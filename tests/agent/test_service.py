@@ -1,6 +1,7 @@
 """The service: planned, put in place, taken away; the units as systemd itself judges them."""
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from edge_agent.service import UNIT, Order, Remove, Service, Write
 from edge_agent.shipped import shipped
 
 PROGRAM = ["/opt/edge agent/bin/edge-agent"]
+ROOTS = pwd.getpwuid(0).pw_dir
 EXPOSURE = 2.0
 """What `systemd-analyze security` may find at most, from 0 to 10."""
 
@@ -176,7 +178,7 @@ def test_a_unit_of_somebody_elses_is_left_alone(person) -> None:
     assert person.facts()["LoadState"] == "loaded", "but it may be looked at"
 
 
-@pytest.mark.parametrize("home", ["/home/anna/venv/bin/edge-agent", "/root/.local/bin/edge-agent"])
+@pytest.mark.parametrize("home", ["/home/anna/venv/bin/edge-agent", f"{ROOTS}/.local/bin/edge-agent"])
 def test_what_the_service_could_not_see_is_refused_with_two_ways_out(systemd, tmp_path, home) -> None:
     with pytest.raises(OperatorError, match=r"/opt/edge-agent .*--user"):
         Service(ctl=systemd).install(None, [home])

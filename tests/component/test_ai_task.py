@@ -108,7 +108,7 @@ async def test_what_the_node_refuses_is_an_error(hass: HomeAssistant, tasks: Nod
     with pytest.raises(HomeAssistantError) as failure:
         await generate(hass)
     assert failure.value.translation_key == "context_overflow"
-    assert issue_registry.issues == {} or "context_too_small_tasks" not in {key for _, key in issue_registry.issues}
+    assert issue_registry.async_get_issue("edge_agent", "context_too_small_tasks") is None
 
 
 async def test_attachments_are_refused_clearly(hass: HomeAssistant, tasks: Node) -> None:
